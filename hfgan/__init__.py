@@ -1,0 +1,38 @@
+"""HFGan: a StyleGAN2 toolkit behind one facade.
+
+Public names are resolved on first use (PEP 562), so `import hfgan` loads neither torch nor diffusers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# public name -> the module that defines it
+_HOME = {
+    "HFGan": "pipeline",
+    "HFGanModel": "models.base",
+    "SampleOutput": "pipeline",
+    "StyleGAN2Discriminator": "models.discriminator",
+    "StyleGAN2Generator": "models.stylegan2",
+}
+__all__ = ["__version__", *sorted(_HOME)]
+
+if TYPE_CHECKING:
+    from hfgan.models.base import HFGanModel as HFGanModel
+    from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
+    from hfgan.models.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
+    from hfgan.pipeline import HFGan as HFGan
+    from hfgan.pipeline import SampleOutput as SampleOutput
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hfgan' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"hfgan.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
