@@ -1,0 +1,73 @@
+"""Training objectives of StyleGAN2 and R3GAN as pure functions of logits, images and latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def logistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Discriminator's non-saturating logistic loss of logits (n, 1): scalar (Goodfellow et al. 2014)."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def logistic_g(fake: Tensor) -> Tensor:
+    """Generator's non-saturating logistic loss of logits (n, 1): scalar."""
+    return F.softplus(-fake).mean()
+
+
+def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Relativistic pairing loss of logits (n, 1): scalar (R3GAN, arXiv 2501.05441 equation 2)."""
+    return F.softplus(fake - real).mean()
+
+
+def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
+    """Generator's side of the relativistic pairing loss: scalar."""
+    return F.softplus(real - fake).mean()
+
+
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of logits (n, m) of a frozen-feature discriminator: scalar (Projected GANs, arXiv 2111.01007)."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def gradient_penalty(discriminate: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared gradient norm of the discriminator, R1 on real and R2 on drawn images (arXiv 1801.04406 §4.1).
+
+    Args:
+        discriminate: Images (n, c, r, r) to logits (n, 1).
+        image: (n, c, r, r) in [-1, 1]; taken as constant.
+
+    Returns:
+        E |grad D(x)|^2 (a scalar to be multiplied by gamma / 2) and the detached logits (n, 1).
+    """
+    image = image.detach().requires_grad_()
+    logits = discriminate(image)
+    (grad,) = torch.autograd.grad(logits.sum(), image, create_graph=True)  # (n, c, r, r)
+    return grad.square().sum(dim=(1, 2, 3)).mean(), logits.detach()
+
+
+def path_lengths(synthesise: Callable[[Tensor], Tensor], w_plus: Tensor, generator: torch.Generator) -> Tensor:
+    """|J_w^T y| per sample for a random image y, scaled by 1/sqrt(pixels) (arXiv 1912.04958 equation 4).
+
+    Args:
+        synthesise: w_plus (n, num_ws, w_dim) to images (n, c, r, r).
+        w_plus: Must require gradients.
+        generator: Source of y.
+
+    Returns:
+        (n,): root of the squared gradient summed over w_dim, averaged over layers.
+    """
+    image = synthesise(w_plus)
+    y = torch.randn(image.shape, generator=generator, device=generator.device).to(image) / math.sqrt(image[0, 0].numel())
+    (grad,) = torch.autograd.grad((image * y).sum(), w_plus, create_graph=True)  # (n, num_ws, w_dim)
+    return grad.square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def path_length_penalty(lengths: Tensor, mean: Tensor) -> Tensor:
+    """Squared deviation of path lengths (n,) from their running mean (scalar): scalar."""
+    return (lengths - mean).square().mean()

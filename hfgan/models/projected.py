@@ -1,0 +1,63 @@
+"""Discriminator on frozen features (Projected GANs, Sauer et al. 2021, arXiv 2111.01007): learns from few images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hfgan.models.layers import SQRT2, EqualizedConv2d, lrelu
+from hfgan.models.perceptual import MobileNetV2
+
+
+class ProjectedDiscriminator(nn.Module):
+    """One small head per scale on randomly mixed features of a frozen network.
+
+    Args:
+        backbone: Frozen feature network with maps at strides 4, 8, 16, 32.
+        feature_channels: Channels of those maps, shallowest first.
+        size: Images are resized to this size [pixels] before the backbone.
+        width: Channels after the random projection.
+    """
+
+    def __init__(
+        self, backbone: MobileNetV2, *, feature_channels: tuple[int, ...] = (24, 32, 96, 320), size: int = 128, width: int = 64
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.backbone, self.size = backbone, size
+        self.compute_dtype = torch.float32
+        # fixed random mixing over channels and scales (§3.2): buffers, because they are part of the network
+        for scale, channels in enumerate(feature_channels):
+            self.register_buffer(f"mix_channels{scale}", torch.randn(width, channels, 1, 1) / math.sqrt(channels))
+            self.register_buffer(f"mix_scales{scale}", torch.randn(width, width, 3, 3) / math.sqrt(9 * width))
+        self.heads = nn.ModuleList(
+            nn.ModuleList([EqualizedConv2d(width, width, 3), EqualizedConv2d(width, 1, 3)]) for _ in feature_channels
+        )
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """State of everything but the backbone, which comes from its own file."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("backbone.")}
+
+    def project(self, image: Tensor) -> list[Tensor]:
+        """Images (n, 3, r, r) in [-1, 1] to mixed maps (n, width, size/4, ...), ..., (n, width, size/32, ...)."""
+        image = F.interpolate(image, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        image = image.to(dtype=self.compute_dtype, memory_format=torch.channels_last)
+        maps = self.backbone.features(image)
+        mixed, below = [], None
+        for scale in range(len(maps) - 1, -1, -1):  # coarse to fine
+            x = F.conv2d(maps[scale], getattr(self, f"mix_channels{scale}").to(image.dtype))  # (n, width, s, s)
+            if below is not None:
+                x = x + F.interpolate(below, scale_factor=2.0, mode="nearest")
+            below = F.conv2d(x, getattr(self, f"mix_scales{scale}").to(image.dtype), padding=1)  # (n, width, s, s)
+            mixed.insert(0, below)
+        return mixed
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Patch logits (n, m) of images (n, 3, r, r) in [-1, 1], all scales side by side."""
+        logits = []
+        for (conv, out), x in zip(self.heads, self.project(image), strict=True):
+            x = lrelu(conv(x) * SQRT2)  # (n, width, s, s)
+            logits.append(out(x).float().flatten(1))  # (n, s*s)
+        return torch.cat(logits, dim=1)

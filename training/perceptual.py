@@ -1,0 +1,188 @@
+"""Stage `perceptual`: distil the small perceptual network that ships with hfgan from LPIPS-Alex.
+
+The student repeats the teacher's distance maps, layer by layer and pixel by pixel, on pairs of photos and of photos
+with their distorted copies; features themselves are free. Each step depends on (seed, step) alone, so a run that
+was stopped goes on exactly.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from run import RunFolder, Stopwatch, UserError, load_optimizer, optimizer_tensors, part, random_source
+from torch import Generator, Tensor
+from torch.optim import Adam
+
+from hfgan.data import open_photos
+from hfgan.metrics import rank_correlation
+from hfgan.models.perceptual import Perceptual, PerceptualNet, load_perceptual
+from hfgan.storage import write_json
+
+
+@dataclass(frozen=True)
+class Config:
+    """Distil a small perceptual network from LPIPS-Alex."""
+
+    teacher: str = field(metadata={"help": "weights of LPIPS-Alex: .safetensors file, or lpips for that package"})
+    data: tuple[str, ...] = field(metadata={"help": "training photos: folders, zips or Hub ids, one per set"})
+    test: tuple[str, ...] = field(metadata={"help": "held-out photos of the same sets, for the rank correlations"})
+    out: str = field(metadata={"help": "run folder; the network is written to its model/"})
+    widths: tuple[int, ...] = field(default=(64, 128, 128, 128, 128), metadata={"help": "channels per layer"})
+    photos: int = field(default=4000, metadata={"help": "photos used of each set at most"})
+    pairs: int = field(default=240_000, metadata={"help": "pairs to train on"})
+    batch_size: int = field(default=32, metadata={"help": "pairs per step"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Adam's at the start; falls to 0 by a cosine"})
+    seed: int = field(default=0, metadata={"help": "decides initial weights and all pairs"})
+    threads: int = field(default=1, metadata={"help": "CPU threads"})
+    checkpoint_every: int = field(default=20_000, metadata={"help": "pairs between checkpoints"})
+
+
+# ---------------------------------------------------------------- pairs
+
+SIZES = (64, 64, 64, 128)  # px at which pairs are compared, drawn evenly
+OPEN_SIZE = 128  # px at which photos are opened
+
+# images (n,3,r,r) in [-1,1], other images alike, strengths (n,1,1,1) in [0,1] -> distorted images
+Distortion = Callable[[Tensor, Tensor, Tensor, Generator], Tensor]
+
+
+def blur(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """Gaussian, sigma up to 1/20 of the side."""
+    n, c, r, _ = images.shape
+    sigma = (0.3 + strength * r / 20).flatten(1)  # (n,1)
+    reach = r // 8
+    taps = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernel = torch.softmax(-((taps / sigma) ** 2) / 2, dim=1).repeat_interleave(c, 0)  # (n*c, taps)
+    x = F.pad(images, (reach,) * 4, mode="reflect").reshape(1, n * c, r + 2 * reach, r + 2 * reach)
+    x = F.conv2d(F.conv2d(x, kernel[:, None, :, None], groups=n * c), kernel[:, None, None, :], groups=n * c)
+    return x.reshape(n, c, r, r)
+
+
+def noise(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """White Gaussian noise, deviation up to 0.5 of the range [-1, 1]."""
+    return images + torch.randn(images.shape, generator=rng) * (0.01 + strength.square() * 0.5)
+
+
+def shift(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """Translation by up to 1/8 of the side, borders reflected."""
+    angle = torch.rand(len(images), generator=rng) * 2 * math.pi
+    move = torch.stack([angle.cos(), angle.sin()], 1) * strength.flatten(1) * 0.25  # in grid units of half a side
+    affine = torch.cat([torch.eye(2).expand(len(images), 2, 2), move[:, :, None]], 2)
+    return resample_grid(images, F.affine_grid(affine, list(images.shape), align_corners=False))
+
+
+def warp(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """Smooth random displacement by up to about 1/10 of the side."""
+    field_ = F.interpolate(torch.randn(len(images), 2, 5, 5, generator=rng), size=images.shape[-2:], mode="bicubic")
+    plain = F.affine_grid(torch.eye(2, 3).expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return resample_grid(images, plain + (field_ * strength * 0.1).permute(0, 2, 3, 1))
+
+
+def resample_grid(images: Tensor, grid: Tensor) -> Tensor:
+    """Images (n,3,r,r) looked up at grid (n,r,r,2), bilinear, borders reflected."""
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def colour(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """Brightness, contrast, saturation and white balance, each by up to about half."""
+    bright, contrast, saturation = (torch.randn(3, len(images), 1, 1, 1, generator=rng) * strength).unbind(0)
+    balance = torch.randn(len(images), 3, 1, 1, generator=rng) * strength * 0.3
+    grey = images.mean(1, keepdim=True)
+    x = grey + (images - grey) * (1 + saturation * 0.6)
+    return x * (1 + contrast * 0.4) + bright * 0.4 + balance
+
+
+def jpeg(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """JPEG of quality 90 down to 2."""
+    return torch.stack([_jpeg(x, 90 - round(float(s) * 88)) for x, s in zip(images, strength, strict=True)])
+
+
+def _jpeg(image: Tensor, quality: int) -> Tensor:
+    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous()
+    data = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(data, "JPEG", quality=quality)
+    decoded = torch.frombuffer(bytearray(Image.open(data).tobytes()), dtype=torch.uint8)
+    return decoded.reshape(pixels.shape).permute(2, 0, 1) / 127.5 - 1
+
+
+def occlusion(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """A rectangle of another photo or of one colour over up to 2/3 of either side."""
+    n, _, r, _ = images.shape
+    side = (0.05 + 0.6 * strength.view(n, 1) * (0.5 + torch.rand(n, 2, generator=rng) / 2)) * r
+    start = torch.rand(n, 2, generator=rng) * (r - side)
+    at = torch.arange(r)
+    inside = (at >= start[:, :, None]) & (at < (start + side)[:, :, None])  # (n,2,r)
+    alpha = (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
+    flat = torch.rand(n, 3, 1, 1, generator=rng) * 2 - 1
+    cover = torch.where(torch.rand(n, 1, 1, 1, generator=rng) < 0.5, flat, others)
+    return torch.where(alpha, cover, images)
+
+
+def pixelate(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """Shrunk by 1.5 to 8 and enlarged again, by one factor for the batch."""
+    size = max(round(images.shape[-1] / (1.5 + 6.5 * float(strength.mean()))), 4)
+    small = F.interpolate(images, size=(size, size), mode="area")
+    return F.interpolate(small, size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def blend(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """Cross-fade to another photo."""
+    return torch.lerp(images, others, 0.02 + 0.98 * strength)
+
+
+def replace(images: Tensor, others: Tensor, strength: Tensor, rng: Generator) -> Tensor:
+    """The other photo itself: within a set or across sets, as `others` was drawn."""
+    return others
+
+
+DISTORTIONS: dict[str, Distortion] = {
+    f.__name__: f for f in (blur, noise, shift, warp, colour, jpeg, occlusion, pixelate, blend)
+}
+KINDS = ("within", "across", *DISTORTIONS)
+
+
+class Photos:
+    """Sets of photos in memory, uint8 (n,3,128,128) each, and pairs drawn from them."""
+
+    def __init__(self, sources: Sequence[str], limit: int) -> None:
+        self.sets = [self._open(source, limit) for source in sources]
+
+    @staticmethod
+    def _open(source: str, limit: int) -> Tensor:
+        photos = open_photos(source, OPEN_SIZE)
+        chosen = torch.randperm(len(photos), generator=random_source(len(photos)))[:limit]
+        return photos.batch(chosen.tolist())
+
+    def draw(self, which: Tensor, size: int, rng: Generator) -> Tensor:
+        """One random photo of each set in `which` (n,), as float (n,3,size,size) in [-1,1]."""
+        at = torch.rand(len(which), generator=rng)
+        found = [self.sets[s][int(u * len(self.sets[s]))] for s, u in zip(which.tolist(), at.tolist(), strict=True)]
+        images = torch.stack(found) / 127.5 - 1
+        images = torch.where(torch.rand(len(which), 1, 1, 1, generator=rng) < 0.5, images, images.flip(3))
+        return F.interpolate(images, size=(size, size), mode="area") if size != OPEN_SIZE else images
+
+    def pairs(self, kind: str, n: int, size: int, rng: Generator) -> tuple[Tensor, Tensor]:
+        """n pairs of images (n,3,size,size) in [-1,1] that differ as `kind` of KINDS says."""
+        which = torch.randint(len(self.sets), (n,), generator=rng)
+        step = torch.randint(1, max(len(self.sets), 2), (n,), generator=rng) * (kind == "across")
+        images = self.draw(which, size, rng)
+        others = self.draw((which + step) % len(self.sets), size, rng)
+        strength = torch.rand(n, 1, 1, 1, generator=rng)
+        changed = DISTORTIONS.get(kind, replace)(images, others, strength, rng)
+        return images, changed.clamp(-1, 1)
+
+
+def training_pairs(photos: Photos, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
+    """A batch of one size: a third photo against photo, the rest distorted once or twice, some on both sides."""
+    size = SIZES[int(torch.randint(len(SIZES), (), generator=rng))]
+    names = [*DISTORTIONS, "within", "across", "within", "across"]
+    parts = [photos.pairs(names[i % len(names)], 1 + (i < n % 1), size, rng) for i in ()]
+    raise NotImplementedError(parts)

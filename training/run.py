@@ -1,0 +1,231 @@
+"""What the stages share: flags from a dataclass, the run folder, exact resume, moving averages, the log."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import time
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class UserError(Exception):
+    """Something the user can put right: shown as one sentence, without a traceback."""
+
+
+# --- flags -------------------------------------------------------------------------------------------------
+
+
+def parse_flags(cls: type, argv: list[str], *, prog: str, presets: dict[str, dict[str, Any]]) -> Any:
+    """Fill the dataclass `cls` from `argv`: --name value, --flag / --no-flag; --preset sets defaults first."""
+    parser = argparse.ArgumentParser(prog=prog, description=(cls.__doc__ or "").strip())
+    if presets:
+        parser.add_argument("--preset", choices=sorted(presets), help="a row of defaults; other flags win over it")
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        _add_flag(parser, field, hints[field.name])
+    if presets:
+        preset = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])[0].preset
+        parser.set_defaults(**presets.get(preset, {}))
+        for action in parser._actions:
+            action.required = action.required and action.dest not in presets.get(preset, {})
+    values = vars(parser.parse_args(argv))
+    values.pop("preset", None)
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
+    name = "--" + field.name.replace("_", "-")
+    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    options: dict[str, Any] = {"help": field.metadata.get("help", ""), "required": required}
+    if not required:
+        factory = field.default_factory
+        options["default"] = field.default if factory is dataclasses.MISSING else factory()
+        options["help"] += f" (default: {options['default']})"
+    if isinstance(hint, types.UnionType):
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+    if hint is bool:
+        parser.add_argument(name, action=argparse.BooleanOptionalAction, **options)
+    elif typing.get_origin(hint) is typing.Literal:
+        parser.add_argument(name, choices=typing.get_args(hint), **options)
+    elif typing.get_origin(hint) is tuple:
+        parser.add_argument(name, type=typing.get_args(hint)[0], nargs="+", **options)
+    else:
+        parser.add_argument(name, type=hint, **options)
+
+
+# --- the run folder --------------------------------------------------------------------------------------
+
+
+class RunFolder:
+    """`out/`: config.json, log.jsonl, checkpoint-*/, samples/, model/. One run owns it."""
+
+    def __init__(self, out: str | Path, config: Any, may_change: set[str]) -> None:
+        self.path = Path(out)
+        _create_writable(self.path)
+        wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+        known = self.path / "config.json"
+        if known.exists():
+            _check_same(json.loads(known.read_text()), wanted, may_change, known)
+        write_atomically(known, json.dumps(wanted, indent=2).encode())
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(p for p in self.path.glob("checkpoint-*") if p.suffix != ".tmp")
+
+    def save_checkpoint(self, images_seen: int, tensors: dict[str, Tensor], scalars: dict[str, Any], keep: int = 2) -> None:
+        """Write a checkpoint beside the last ones, then remove all but `keep`; a kill leaves the old ones whole."""
+        final = self.path / f"checkpoint-{images_seen:012d}"
+        temporary = final.with_suffix(".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
+            (temporary / "state.json").write_text(json.dumps(scalars))
+            _flush_to_disk(temporary)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(f"cannot write a checkpoint to {self.path}: {error}; the last one is kept, free space and rerun") from error
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old)
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and scalars of the newest checkpoint, or None for a new run."""
+        if not self.checkpoints():
+            return None
+        newest = self.checkpoints()[-1]
+        with safe_open(newest / "state.safetensors", framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads((newest / "state.json").read_text())
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to log.jsonl."""
+        with (self.path / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """All complete lines of log.jsonl."""
+        path = self.path / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def forget_after(self, images_seen: int) -> None:
+        """Drop log lines written after the checkpoint that the run goes on from."""
+        lines = [json.dumps(e) + "\n" for e in self.read_log() if e["images_seen"] <= images_seen]
+        write_atomically(self.path / "log.jsonl", "".join(lines).encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a kill leaves either the old or the new content."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def need_space(path: Path, size: int) -> None:
+    """Raise UserError unless `size` [bytes] are free where `path` is."""
+    free = shutil.disk_usage(path).free
+    if free < size:
+        raise UserError(f"{path} has {free / 1e6:.0f} MB free, the run's checkpoints need {size / 1e6:.0f} MB: free some or give another --out")
+
+
+def _create_writable(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".writable-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write to the run folder {path}: {error}; give another --out") from error
+
+
+def _check_same(known: dict[str, Any], wanted: dict[str, Any], may_change: set[str], path: Path) -> None:
+    changed = [k for k in wanted if k in known and k not in may_change and known[k] != wanted[k]]
+    if changed:
+        told = ", ".join(f"--{k.replace('_', '-')} was {known[k]!r}, now {wanted[k]!r}" for k in changed)
+        raise UserError(f"{path.parent} holds a run with other settings ({told}): repeat them, or give a new --out")
+
+
+def _flush_to_disk(folder: Path) -> None:
+    for path in [*folder.iterdir(), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+# --- state ----------------------------------------------------------------------------------------------
+
+
+def optimizer_tensors(optimizer: Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Adam's moments and steps under the names `prefix.<parameter index>.<moment>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}.{i}.{k}": torch.as_tensor(v) for i, moments in state.items() for k, v in moments.items()}
+
+
+def load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix + "."):
+            _, index, moment = name.rsplit(".", 2)
+            state.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors below `prefix.`, without it."""
+    return {k.removeprefix(prefix + "."): v for k, v in tensors.items() if k.startswith(prefix + ".")}
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, beta: float) -> None:
+    """average = beta * average + (1 - beta) * model for parameters; buffers are copied."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - beta)
+    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        ours.copy_(theirs)
+
+
+def random_source(*key: int) -> torch.Generator:
+    """A generator that depends on the whole numbers of `key` alone, so that a resumed step repeats itself."""
+    seed = 0
+    for number in key:  # splitmix64, so that neighbouring keys have unrelated streams
+        seed = (seed + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        seed = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        seed = ((seed ^ (seed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        seed ^= seed >> 31
+    return torch.Generator().manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+
+
+class Stopwatch:
+    """Asks to stop on SIGTERM or SIGINT, or after so many minutes; counts the time of earlier starts too."""
+
+    def __init__(self, minutes: float | None, seconds_before: float) -> None:
+        self.begin, self.limit, self.before, self.signalled = time.monotonic(), minutes, seconds_before, False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self.signalled = True
+
+    def seconds(self) -> float:
+        """Seconds of training, earlier starts included."""
+        return self.before + time.monotonic() - self.begin
+
+    def should_stop(self) -> bool:
+        """True after a signal or when the time is over."""
+        return self.signalled or (self.limit is not None and self.seconds() > 60 * self.limit)
