@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,17 +18,12 @@ import run
 import torch
 from accelerate import Accelerator
 from networks import Networks, build_networks, load_start
+from report import Reporter
+from step import PURPOSES, Progress, Step
 from torch import Tensor
 from tqdm import tqdm
 
-from hfgan import losses
-from hfgan.augment import adapt_probability, augment, diff_augment
 from hfgan.data import InfiniteSampler, PhotoDataset, open_photos
-from hfgan.images import grid, to_pil
-from hfgan.sampling import latents_from_seeds
-
-ADA_EVERY = 4  # iterations between two looks at the augmentation's controller
-PURPOSES = {name: i for i, name in enumerate(("latents", "noise", "real", "fake", "path", "real_for_penalty"))}
 
 
 def flag(default: Any, text: str) -> Any:
@@ -94,7 +88,16 @@ PRESETS: dict[str, dict[str, Any]] = {
                "mapping_layers": 8, "batch": 64, "style_mixing": 0.9, "pl_every": 4, "images": 5_000_000},
 }  # fmt: skip
 
-MAY_CHANGE = {"images", "minutes", "save_every", "sample_every", "features", "feature_images", "tracker", "dry_run"}
+MAY_CHANGE = {
+    "images",
+    "minutes",
+    "save_every",
+    "sample_every",
+    "features",
+    "feature_images",
+    "tracker",
+    "dry_run",
+}
 
 
 def main(config: Config) -> None:
@@ -144,23 +147,13 @@ def check(config: Config, processes: int) -> None:
     """Say at once what would fail later."""
     share = config.batch // processes
     if config.batch % processes:
-        raise run.UserError(f"--batch {config.batch} cannot be shared by {processes} processes: give a multiple of {processes}")
+        raise run.UserError(
+            f"--batch {config.batch} cannot be shared by {processes} processes: give a multiple of {processes}"
+        )
     if config.microbatch and share % config.microbatch:
         raise run.UserError(f"--microbatch {config.microbatch} does not divide the {share} images of each process")
     if config.init and config.grow_from:
         raise run.UserError("--init and --grow-from both name a start: give one of them")
-
-
-@dataclass
-class Progress:
-    """Numbers that a resumed run needs beside the tensors."""
-
-    images_seen: int = 0
-    seconds: float = 0.0
-    augment_p: float = 0.0
-    pl_mean: float = 0.0
-    sign_sum: float = 0.0  # of D(real) since the controller last looked
-    sign_count: int = 0
 
 
 def train(
@@ -176,23 +169,23 @@ def train(
         disable=not (accelerator.is_main_process and sys.stderr.isatty()),
     )  # fmt: skip
     step = Step(config, accelerator, nets, progress)
+    reporter = Reporter(config, folder, photos, nets) if accelerator.is_main_process else None
+    if reporter and progress.images_seen == 0:
+        reporter(progress, {})
     stopped = False
     while progress.images_seen < config.images and not stopped:
-        if progress.images_seen == 0 and accelerator.is_main_process:
-            report(config, folder, photos, nets, progress, {})
         real, labels = real_batch(config, photos, sampler, progress.images_seen, accelerator.device)
         numbers = step(real, labels)
         before, progress.images_seen = progress.images_seen, progress.images_seen + config.batch
         bar.update(config.batch)
         check_finite(numbers, folder, progress)
-        stopped = should_stop(accelerator, watch)
-        done = progress.images_seen >= config.images
+        stopped, done = should_stop(accelerator, watch), progress.images_seen >= config.images
         progress.seconds = watch.seconds()
-        if accelerator.is_main_process:
-            if done or crosses(config.sample_every, before, progress.images_seen):
-                report(config, folder, photos, nets, progress, numbers)
-                accelerator.log({k: v for k, v in folder.read_log()[-1].items() if k != "images_seen"}, progress.images_seen)
-            if done or stopped or crosses(config.save_every, before, progress.images_seen):
+        if reporter and (done or crosses(config.sample_every, before, progress.images_seen)):
+            accelerator.log(reporter(progress, numbers), progress.images_seen)
+        if done or stopped or crosses(config.save_every, before, progress.images_seen):
+            nets.check_replicas(accelerator)
+            if accelerator.is_main_process:
                 folder.save_checkpoint(progress.images_seen, nets.tensors(), dataclasses.asdict(progress))
                 nets.publish(folder.path / "model")
         accelerator.wait_for_everyone()
@@ -229,158 +222,6 @@ def real_batch(
     return image, torch.nn.functional.one_hot(photos.labels[indices], len(photos.classes)).float().to(device)
 
 
-class Step:
-    """One iteration on one batch: generator, discriminators, penalties, averages, augmentation control."""
-
-    def __init__(self, config: Config, accelerator: Accelerator, nets: Networks, progress: Progress) -> None:
-        self.config, self.accelerator, self.nets, self.progress = config, accelerator, nets, progress
-        self.device, self.rank = accelerator.device, accelerator.process_index
-
-    def source(self, purpose: str) -> torch.Generator:
-        """Randomness of this iteration for one purpose."""
-        return run.random_source(self.config.seed, PURPOSES[purpose], self.progress.images_seen, self.rank)
-
-    def __call__(self, real: Tensor, labels: Tensor | None) -> dict[str, float]:
-        config, nets = self.config, self.nets
-        iteration = self.progress.images_seen // config.batch
-        parts = len(real) // (config.microbatch or len(real))
-        reals = list(zip(real.chunk(parts), [None] * parts if labels is None else labels.chunk(parts), strict=True))
-        sources = {purpose: self.source(purpose) for purpose in PURPOSES}
-        numbers = {}
-
-        fakes = []
-        nets.train_only("generator")
-        for image, c in reals:
-            fake, w = self.draw(image, c, sources)
-            loss = self.generator_loss(fake, image, c, sources)
-            (loss / parts).backward()
-            fakes.append(fake.detach())
-            nets.generator.mapping.track_w_avg(self.mean(w.detach().mean(dim=0)))
-        numbers["loss_g"] = loss.item()
-        self.update("generator")
-
-        if config.pl_every and iteration % config.pl_every == 0:
-            numbers["path_length"] = self.path_length_step(reals[0][1], len(real) // parts, sources)
-
-        nets.train_only("discriminator")
-        for (image, c), fake in zip(reals, fakes, strict=True):
-            loss, real_logits = self.discriminator_loss(image, fake, c, sources)
-            (loss / parts).backward()
-            self.progress.sign_sum += real_logits.sign().mean().item() / parts
-        self.progress.sign_count += 1
-        numbers["loss_d"], numbers["logit_real"] = loss.item(), real_logits.mean().item()
-        self.update("discriminator")
-
-        if iteration % config.r1_every == 0:
-            numbers["r1"] = self.gradient_penalty_step(reals, fakes, sources)
-        self.update_average()
-        self.control_augmentation(iteration)
-        return numbers
-
-    def draw(self, image: Tensor, c: Tensor | None, sources: dict[str, torch.Generator]) -> tuple[Tensor, Tensor]:
-        """Images like `image` from new latents, styles of two latents mixed at times, and their w (n, w_dim)."""
-        generator, g = self.nets.generator, sources["latents"]
-        z = torch.randn(2, len(image), self.config.z_dim, generator=g).to(self.device)
-        w = generator.mapping(z[0], c)  # (n, w_dim)
-        w_plus = w.unsqueeze(1).repeat(1, generator.num_ws, 1)  # (n, num_ws, w_dim)
-        if torch.rand([], generator=g) < self.config.style_mixing:
-            cutoff = int(torch.randint(1, generator.num_ws, [], generator=g))
-            w_plus[:, cutoff:] = generator.mapping(z[1], c).unsqueeze(1)
-        return generator.synthesis(w_plus, "random", sources["noise"]), w
-
-    def show(self, image: Tensor, source: torch.Generator) -> Tensor:
-        """What the discriminators see of an image: augmented."""
-        if self.config.augment == "diff":
-            return diff_augment(image, source)
-        return augment(image, self.progress.augment_p, source)
-
-    def generator_loss(
-        self, fake: Tensor, real: Tensor, c: Tensor | None, sources: dict[str, torch.Generator]
-    ) -> Tensor:
-        shown = self.show(fake, sources["fake"])
-        logits = self.nets.discriminator(shown, c)
-        if self.config.loss == "logistic":
-            loss = losses.logistic_g(logits)
-        else:
-            loss = losses.relativistic_g(self.nets.discriminator(self.show(real, sources["real"]), c), logits)
-        if self.nets.projected is not None:
-            loss = loss - self.config.projected_weight * self.nets.projected(shown).mean()
-        return loss
-
-    def discriminator_loss(
-        self, real: Tensor, fake: Tensor, c: Tensor | None, sources: dict[str, torch.Generator]
-    ) -> tuple[Tensor, Tensor]:
-        shown_real, shown_fake = self.show(real, sources["real"]), self.show(fake, sources["fake"])
-        real_logits, fake_logits = self.nets.discriminator(shown_real, c), self.nets.discriminator(shown_fake, c)
-        adversarial = losses.logistic_d if self.config.loss == "logistic" else losses.relativistic_d
-        loss = adversarial(real_logits, fake_logits)
-        if self.nets.projected is not None:
-            loss = loss + losses.hinge_d(self.nets.projected(shown_real), self.nets.projected(shown_fake))
-        return loss, real_logits.detach()
-
-    def gradient_penalty_step(
-        self, reals: list[tuple[Tensor, Tensor | None]], fakes: list[Tensor], sources: dict[str, torch.Generator]
-    ) -> float:
-        """R1, and R2 with the relativistic loss, as a step of its own scaled by the iterations it stands for."""
-        config = self.config
-        for (image, c), fake in zip(reals, fakes, strict=True):
-            def discriminate(x: Tensor, c: Tensor | None = c) -> Tensor:
-                return self.nets.discriminator(x, c)
-
-            shown = self.show(image, sources["real_for_penalty"])
-            penalty, _ = losses.gradient_penalty(discriminate, shown)
-            if config.loss == "rpgan_r1r2":
-                penalty = penalty + losses.gradient_penalty(discriminate, self.show(fake, sources["fake"]))[0]
-            (penalty * (config.r1_gamma / 2 * config.r1_every / len(reals))).backward()
-        self.update("discriminator")
-        return penalty.item()
-
-    def path_length_step(self, c: Tensor | None, n: int, sources: dict[str, torch.Generator]) -> float:
-        """Path length regularisation on half a batch (arXiv 1912.04958 §3.2), as a step of its own."""
-        config, generator, g = self.config, self.nets.generator, sources["path"]
-        n = max(n // 2, 1)
-        z = torch.randn(n, config.z_dim, generator=g).to(self.device)
-        w_plus = generator.mapping(z, None if c is None else c[:n]).unsqueeze(1).repeat(1, generator.num_ws, 1)
-        lengths = losses.path_lengths(lambda w: generator.synthesis(w, "random", g), w_plus, g)
-        mean = self.mean(lengths.detach().mean()).item()
-        self.progress.pl_mean += 0.01 * (mean - self.progress.pl_mean)
-        penalty = losses.path_length_penalty(lengths, lengths.new_tensor(self.progress.pl_mean))
-        (penalty * (config.pl_weight * config.pl_every)).backward()
-        self.update("generator")
-        return mean
-
-    def mean(self, value: Tensor) -> Tensor:
-        """Average over processes."""
-        return self.accelerator.reduce(value, "mean") if self.accelerator.num_processes > 1 else value
-
-    def update(self, name: Literal["generator", "discriminator"]) -> None:
-        """Average gradients over processes and take one optimizer step."""
-        optimizer = self.nets.optimizers[name]
-        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if self.accelerator.num_processes > 1:
-            flat = self.mean(torch.cat([grad.flatten() for grad in grads]))
-            for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-                grad.copy_(mean.view_as(grad))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def update_average(self) -> None:
-        """EMA with a half-life in images (arXiv 1710.10196), ramped up at the start (arXiv 2006.06676)."""
-        seen = self.progress.images_seen + self.config.batch
-        half_life = min(self.config.ema_images, max(self.config.ema_rampup * seen, 1e-8))
-        run.update_average(self.nets.average, self.nets.generator, 0.5 ** (self.config.batch / half_life))
-
-    def control_augmentation(self, iteration: int) -> None:
-        if self.config.augment != "ada" or (iteration + 1) % ADA_EVERY:
-            return
-        sign = self.mean(torch.tensor(self.progress.sign_sum / self.progress.sign_count, device=self.device)).item()
-        self.progress.augment_p = adapt_probability(
-            self.progress.augment_p, sign, ADA_EVERY * self.config.batch, target=self.config.ada_target,
-            images_to_one=self.config.ada_images, cap=self.config.ada_cap,
-        )  # fmt: skip
-        self.progress.sign_sum, self.progress.sign_count = 0.0, 0
-
-
 def check_finite(numbers: dict[str, float], folder: run.RunFolder, progress: Progress) -> None:
     """Stop at the first loss that is no number; the last checkpoint is from before."""
     bad = [name for name, value in numbers.items() if not torch.tensor(value).isfinite()]
@@ -389,57 +230,3 @@ def check_finite(numbers: dict[str, float], folder: run.RunFolder, progress: Pro
             f"diverged: {', '.join(bad)} is not finite at {progress.images_seen:,} images; the last checkpoint in "
             f"{folder.path} is from before: resume in a new --out with a lower --lr or a higher --r1-gamma"
         )
-
-
-@torch.no_grad()
-def report(
-    config: Config, folder: run.RunFolder, photos: PhotoDataset, nets: Networks, progress: Progress,
-    numbers: dict[str, float],
-) -> None:  # fmt: skip
-    """A sample sheet, a line in the log, the Frechet distance, and a look for collapse."""
-    sheet = draw_average(config, nets, range(32))
-    path = folder.path / "samples" / f"{progress.images_seen:09d}.png"
-    path.parent.mkdir(exist_ok=True)
-    grid(to_pil(sheet), 8).save(path)
-    entry: dict[str, Any] = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1)}
-    entry |= {"time": time.time(), "augment_p": progress.augment_p, **numbers, "spread": spread(sheet)}
-    if config.features:
-        entry["fd_mnv2"] = measure(config, nets, photos)
-    folder.log(entry)
-    told = {k: f"{v:.3g}" for k, v in entry.items() if k not in ("time", "images_seen")}
-    tqdm.write(f"{progress.images_seen:>10,} images  " + "  ".join(f"{k} {v}" for k, v in told.items()))
-    photo_spread = spread(photos.batch(range(min(32, len(photos)))).float() / 127.5 - 1)
-    if progress.images_seen > 20_000 and entry["spread"] < 0.1 * photo_spread:
-        raise run.UserError(
-            f"collapsed: 32 drawn images differ by {entry['spread']:.4f}, photos by {photo_spread:.4f} (root mean square); "
-            f"start again in a new --out with a higher --r1-gamma or a lower --lr"
-        )
-
-
-def spread(image: Tensor) -> float:
-    """Root mean square deviation of images (n, c, r, r) from their mean."""
-    return image.var(dim=0).mean().sqrt().item()
-
-
-def draw_average(config: Config, nets: Networks, seeds: range) -> Tensor:
-    """Images (n, c, r, r) of the averaged generator; with classes, seed k draws class k modulo their number."""
-    z = latents_from_seeds(list(seeds), config.z_dim).to(nets.device)
-    classes = nets.average.mapping.c_dim
-    c = torch.eye(classes, device=nets.device)[torch.tensor(list(seeds)) % classes] if classes else None
-    return nets.average(z, c)
-
-
-def measure(config: Config, nets: Networks, photos: PhotoDataset) -> float:
-    """FD-MNv2 of the averaged generator against the first `feature_images` photos in random order."""
-    from hfgan.metrics import extract_features, frechet_of_features
-    from hfgan.models.perceptual import MobileNetV2
-
-    net = MobileNetV2.from_file(config.features).to(nets.device)
-    count = min(config.feature_images, len(photos))
-    order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[:count]
-    real = extract_features((photos.batch(i) for i in order.split(50)), net.embed)
-    fake = extract_features(
-        (draw_average(config, nets, range(1000 + i, 1000 + min(i + 50, count))) for i in range(0, count, 50)), net.embed
-    )
-    return frechet_of_features(real, fake)
-

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import run
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -86,6 +87,18 @@ class Networks:
         for name, optimizer in self.optimizers.items():
             run.load_optimizer(optimizer, tensors, f"adam_{name}")
 
+    def check_replicas(self, accelerator: Accelerator) -> None:
+        """Raise RuntimeError unless every process holds the same tensors, bit for bit."""
+        if accelerator.num_processes == 1:
+            return
+        sums = torch.stack([value.double().sum() for value in self.tensors().values()])
+        everyone = accelerator.gather(sums[None])  # (processes, tensors)
+        wrong = [
+            name for name, same in zip(self.tensors(), (everyone == everyone[0]).all(dim=0), strict=True) if not same
+        ]
+        if wrong:
+            raise RuntimeError(f"the processes have drifted apart in {', '.join(wrong[:3])} ...: please report this")
+
     def publish(self, path: Path) -> None:
         """Write the averaged generator and the discriminator as a model folder."""
         from hfgan.pipeline import HFGan
@@ -149,9 +162,11 @@ def load_start(nets: Networks, config: Config) -> None:
 
 @torch.no_grad()
 def grow_generator(large: StyleGAN2Generator, small: StyleGAN2Generator) -> None:
-    """Copy a generator of half the resolution; the new block adds nothing yet, so images start as its upsampled ones."""
+    """Copy a generator of half the resolution; the new block adds nothing yet: images start as its upsampled ones."""
     if 2 * small.config.resolution != large.config.resolution:
-        raise run.UserError(f"--grow-from has {small.config.resolution} pixels: expected {large.config.resolution // 2}")
+        raise run.UserError(
+            f"--grow-from has {small.config.resolution} pixels: expected {large.config.resolution // 2}"
+        )
     _copy_all(large, small.state_dict())
     large.synthesis.blocks[-1].torgb.weight.zero_()
 
@@ -173,7 +188,10 @@ def _copy_all(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     state = module.state_dict()
     wrong = [k for k, v in tensors.items() if k not in state or state[k].shape != v.shape]
     if wrong:
-        raise run.UserError(f"the start model has other sizes ({', '.join(wrong[:3])} ...): give the same --channel-base, --channel-max, --z-dim, --w-dim and --mapping-layers")
+        raise run.UserError(
+            f"the start model has other sizes ({', '.join(wrong[:3])} ...): give the same "
+            "--channel-base, --channel-max, --z-dim, --w-dim and --mapping-layers"
+        )
     module.load_state_dict(state | tensors)
 
 

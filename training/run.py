@@ -85,19 +85,26 @@ class RunFolder:
         """Complete checkpoints, oldest first."""
         return sorted(p for p in self.path.glob("checkpoint-*") if p.suffix != ".tmp")
 
-    def save_checkpoint(self, images_seen: int, tensors: dict[str, Tensor], scalars: dict[str, Any], keep: int = 2) -> None:
+    def save_checkpoint(
+        self, images_seen: int, tensors: dict[str, Tensor], scalars: dict[str, Any], keep: int = 2
+    ) -> None:
         """Write a checkpoint beside the last ones, then remove all but `keep`; a kill leaves the old ones whole."""
         final = self.path / f"checkpoint-{images_seen:012d}"
         temporary = final.with_suffix(".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+                temporary / "state.safetensors",
+            )
             (temporary / "state.json").write_text(json.dumps(scalars))
             _flush_to_disk(temporary)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise UserError(f"cannot write a checkpoint to {self.path}: {error}; the last one is kept, free space and rerun") from error
+            raise UserError(
+                f"cannot write a checkpoint to {self.path}: {error}; the last one is kept, free space and rerun"
+            ) from error
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
@@ -141,7 +148,10 @@ def need_space(path: Path, size: int) -> None:
     """Raise UserError unless `size` [bytes] are free where `path` is."""
     free = shutil.disk_usage(path).free
     if free < size:
-        raise UserError(f"{path} has {free / 1e6:.0f} MB free, the run's checkpoints need {size / 1e6:.0f} MB: free some or give another --out")
+        raise UserError(
+            f"{path} has {free / 1e6:.0f} MB free, the run's checkpoints need {size / 1e6:.0f} MB: "
+            "free some or give another --out"
+        )
 
 
 def _create_writable(path: Path) -> None:

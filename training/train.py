@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 
-NOT_STAGES = {"train", "run", "networks"}
-
-
-def stages() -> list[str]:
-    """Names of the stages: the files beside this one."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in NOT_STAGES)
+STAGES = {
+    "generator": "train StyleGAN2 on photos",
+    "evaluate": "measure a model against photos",
+    "perceptual": "distil the small perceptual network that ships with the package",
+}
 
 
 def main(argv: list[str]) -> int:
     """Parse `<stage> [flags]` and run the stage; returns the exit status."""
-    if not argv or argv[0] not in stages():
-        given = f"unknown stage {argv[0]!r}" if argv and argv[0] not in ("-h", "--help") else "usage"
-        sys.stderr.write(f"{given}: train.py <stage> [flags], with a stage of {', '.join(stages())}\n")
-        return 0 if argv[:1] in (["-h"], ["--help"]) else 2
+    if not argv or argv[0] not in STAGES:
+        asked = argv[:1] in (["-h"], ["--help"])
+        given = f"unknown stage {argv[0]!r}\n" if argv and not asked else ""
+        told = "\n".join(f"  {name:<12} {text}" for name, text in STAGES.items())
+        sys.stderr.write(f"{given}usage: train.py <stage> [flags]; train.py <stage> --help\n{told}\n")
+        return 0 if asked else 2
     import run  # after the check, so that help is quick
 
     stage = importlib.import_module(argv[0])

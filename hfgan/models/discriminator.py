@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -53,14 +54,12 @@ class StyleGAN2Discriminator(HFGanModel):
         widths = [channels_at(size, channel_base, channel_max) for size in sizes]
         self.fromrgb = EqualizedConv2d(img_channels, widths[0], 1)
         self.blocks = nn.ModuleList(
-            DiscriminatorBlock(above, below) for above, below in zip(widths, widths[1:], strict=False)
+            DiscriminatorBlock(above, below) for above, below in pairwise(widths)
         )
         self.conv = EqualizedConv2d(widths[-1] + mbstd_channels, widths[-1], 3)
         self.fc = EqualizedLinear(widths[-1] * 16, widths[-1])
         self.out = EqualizedLinear(widths[-1], widths[-1] if c_dim else 1)
-        self.label_mapping = (
-            MappingNetwork(z_dim=0, w_dim=widths[-1], c_dim=c_dim, num_layers=8) if c_dim else None
-        )
+        self.label_mapping = MappingNetwork(z_dim=0, w_dim=widths[-1], c_dim=c_dim, num_layers=8) if c_dim else None
         self.compute_dtype = torch.float32
 
     def features(self, image: Tensor) -> list[Tensor]:

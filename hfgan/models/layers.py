@@ -140,7 +140,7 @@ class ToRGB(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels)
 
     def forward(self, x: Tensor, w: Tensor, clamp: float | None) -> Tensor:  # (n, i, h, w), (n, w_dim)
-        n, _, height, width = x.shape
+        height, width = x.shape[2:]
         style = self.affine(w, gain=self.weight_gain)  # (n, i)
         kernel = style.unsqueeze(2) * self.weight.flatten(1).t()  # (n, i, c)
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (n, h*w, i), a view when x is channels_last

@@ -88,7 +88,9 @@ class _ConvKernelGrad(Function):
         return grad_grad_y, grad_x, None, None
 
 
-def _convolution_backward(grad_y: Tensor, x: Tensor, kernel: Tensor, spec: tuple[int, int, bool], which: int) -> Tensor:
+def _convolution_backward(
+    grad_y: Tensor, x: Tensor, kernel: Tensor, spec: tuple[int, int, bool], which: int
+) -> Tensor:
     wanted = [which == 0, which == 1, False]
     return torch.ops.aten.convolution_backward(grad_y, x, kernel, None, *_convolution_args(spec), wanted)[which]
 

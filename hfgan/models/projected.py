@@ -11,29 +11,29 @@ from torch.nn import functional as F
 from hfgan.models.layers import SQRT2, EqualizedConv2d, lrelu
 from hfgan.models.perceptual import MobileNetV2
 
+FEATURE_CHANNELS = (24, 32, 96, 320)  # of the backbone, shallowest first
+PROJECTED_CHANNELS = 64  # after the random projection
+
 
 class ProjectedDiscriminator(nn.Module):
     """One small head per scale on randomly mixed features of a frozen network.
 
     Args:
         backbone: Frozen feature network with maps at strides 4, 8, 16, 32.
-        feature_channels: Channels of those maps, shallowest first.
         size: Images are resized to this size [pixels] before the backbone.
-        width: Channels after the random projection.
     """
 
-    def __init__(
-        self, backbone: MobileNetV2, *, feature_channels: tuple[int, ...] = (24, 32, 96, 320), size: int = 128, width: int = 64
-    ) -> None:  # fmt: skip
+    def __init__(self, backbone: MobileNetV2, *, size: int) -> None:
         super().__init__()
+        width = PROJECTED_CHANNELS
         self.backbone, self.size = backbone, size
         self.compute_dtype = torch.float32
         # fixed random mixing over channels and scales (§3.2): buffers, because they are part of the network
-        for scale, channels in enumerate(feature_channels):
+        for scale, channels in enumerate(FEATURE_CHANNELS):
             self.register_buffer(f"mix_channels{scale}", torch.randn(width, channels, 1, 1) / math.sqrt(channels))
             self.register_buffer(f"mix_scales{scale}", torch.randn(width, width, 3, 3) / math.sqrt(9 * width))
         self.heads = nn.ModuleList(
-            nn.ModuleList([EqualizedConv2d(width, width, 3), EqualizedConv2d(width, 1, 3)]) for _ in feature_channels
+            nn.ModuleList([EqualizedConv2d(width, width, 3), EqualizedConv2d(width, 1, 3)]) for _ in FEATURE_CHANNELS
         )
 
     def trainable_state(self) -> dict[str, Tensor]:

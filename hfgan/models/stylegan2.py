@@ -36,12 +36,15 @@ class MappingNetwork(nn.Module):
     def __init__(self, *, z_dim: int, w_dim: int, c_dim: int, num_layers: int, lr_multiplier: float = 0.01) -> None:
         super().__init__()
         if num_layers < 1 or z_dim + c_dim < 1:
-            raise ValueError(f"mapping needs an input and a layer: got z_dim {z_dim}, c_dim {c_dim}, {num_layers} layers")
+            raise ValueError(
+                f"mapping needs an input and a layer: got z_dim {z_dim}, c_dim {c_dim}, {num_layers} layers"
+            )
         self.z_dim, self.c_dim = z_dim, c_dim
         self.embed = EqualizedLinear(c_dim, w_dim) if c_dim else None
         features = z_dim + (w_dim if c_dim else 0)
         self.layers = nn.ModuleList(
-            EqualizedLinear(features if k == 0 else w_dim, w_dim, lr_multiplier=lr_multiplier) for k in range(num_layers)
+            EqualizedLinear(features if k == 0 else w_dim, w_dim, lr_multiplier=lr_multiplier)
+            for k in range(num_layers)
         )
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -51,7 +54,9 @@ class MappingNetwork(nn.Module):
             inputs.append(normalize_second_moment(z.float()))  # (n, z_dim)
         if self.c_dim:
             if c is None:
-                raise ValueError(f"this model has {self.c_dim} classes: give one-hot labels c of shape (n, {self.c_dim})")
+                raise ValueError(
+                    f"this model has {self.c_dim} classes: give one-hot labels c of shape (n, {self.c_dim})"
+                )
             inputs.append(normalize_second_moment(self.embed(c.float())))  # (n, w_dim)
         x = torch.cat(inputs, dim=1)
         for layer in self.layers:
@@ -97,7 +102,10 @@ class SynthesisNetwork(nn.Module):
         self.compute_dtype = torch.float32
 
     def forward(
-        self, w_plus: Tensor, noise_mode: str = "const", generator: list[torch.Generator] | torch.Generator | None = None
+        self,
+        w_plus: Tensor,
+        noise_mode: str = "const",
+        generator: list[torch.Generator] | torch.Generator | None = None,
     ) -> Tensor:
         """Draw images.
 

@@ -1,0 +1,82 @@
+"""What a generator run shows of itself: sample sheets, the log, the Frechet distance, curves, signs of collapse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import run
+import torch
+from networks import Networks
+from step import Progress
+from torch import Tensor
+from tqdm import tqdm
+
+from hfgan.data import PhotoDataset
+from hfgan.images import grid, to_pil
+from hfgan.metrics import extract_features, frechet_of_features
+from hfgan.models.perceptual import MobileNetV2
+from hfgan.sampling import latents_from_seeds
+
+if TYPE_CHECKING:
+    from generator import Config
+
+SHEET = range(32)  # seeds of the sample sheet
+CHUNK = 50  # images per forward pass when measuring
+COLLAPSED = 0.1  # drawn images that differ by less than this share of what photos do
+
+
+class Reporter:
+    """Looks at the averaged generator every so often and writes down what it sees."""
+
+    def __init__(self, config: Config, folder: run.RunFolder, photos: PhotoDataset, nets: Networks) -> None:
+        self.config, self.folder, self.photos, self.nets = config, folder, photos, nets
+        self.photo_spread = spread(photos.batch(range(min(len(SHEET), len(photos)))).float() / 127.5 - 1)
+        self.embed, self.real_features = None, None
+        if config.features:
+            self.embed = MobileNetV2.from_file(config.features).to(nets.device).embed
+            order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[: config.feature_images]
+            self.real_features = extract_features((photos.batch(i) for i in order.split(CHUNK)), self.embed)
+
+    @torch.no_grad()
+    def __call__(self, progress: Progress, numbers: dict[str, float]) -> dict[str, Any]:
+        """Write a sample sheet, a line of the log and the curves; stop the run when it has collapsed."""
+        sheet = self.draw(SHEET)
+        path = self.folder.path / "samples" / f"{progress.images_seen:09d}.png"
+        path.parent.mkdir(exist_ok=True)
+        grid(to_pil(sheet), 8).save(path)
+        entry: dict[str, Any] = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1)}
+        entry |= {"augment_p": progress.augment_p, **numbers, "spread": spread(sheet)}
+        if self.embed is not None:
+            entry["fd_mnv2"] = self.frechet_distance()
+        self.folder.log(entry)
+        told = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "images_seen")
+        tqdm.write(f"{progress.images_seen:>10,} images  {told}")
+        self.check_collapse(progress, entry["spread"])
+        return entry
+
+    def draw(self, seeds: range) -> Tensor:
+        """Images (n, c, r, r) of the averaged generator; with classes, seed k draws class k modulo their number."""
+        nets = self.nets
+        z = latents_from_seeds(list(seeds), self.config.z_dim).to(nets.device)
+        classes = nets.average.mapping.c_dim
+        c = torch.eye(classes, device=nets.device)[torch.tensor(list(seeds)) % classes] if classes else None
+        return nets.average(z, c)
+
+    def frechet_distance(self) -> float:
+        """FD-MNv2 at psi 1 against as many photos, seeds from 1000 on."""
+        count = len(self.real_features)
+        batches = (self.draw(range(1000 + i, 1000 + min(i + CHUNK, count))) for i in range(0, count, CHUNK))
+        return frechet_of_features(self.real_features, extract_features(batches, self.embed))
+
+    def check_collapse(self, progress: Progress, drawn: float) -> None:
+        """Stop with a sentence when different seeds draw the same image."""
+        if progress.images_seen > 20_000 and drawn < COLLAPSED * self.photo_spread:
+            raise run.UserError(
+                f"collapsed: {len(SHEET)} drawn images differ by {drawn:.4f}, photos by {self.photo_spread:.4f} (root "
+                "mean square); start again in a new --out with a higher --r1-gamma or a lower --lr"
+            )
+
+
+def spread(image: Tensor) -> float:
+    """Root mean square deviation of images (n, c, r, r) from their mean."""
+    return image.var(dim=0).mean().sqrt().item()
