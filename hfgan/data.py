@@ -1,19 +1,20 @@
-"""Raw photos to uint8 tensors: a folder, a zip or a Hub data set; every rejected file named; order a function.
+"""Raw photos to uint8 tensors: every rejected file is named, and the order is a function of the position.
 
 Nothing is dropped silently: a file that is not used has its reason in `PhotoDataset.rejected`, one that was
-converted has its notes in `PhotoDataset.adjusted`. Order comes from `InfiniteSampler`, which has no state: what
-is seen at `images_seen` depends on the seed alone, so a resumed run sees what an uninterrupted one would have.
+converted has its notes in `PhotoDataset.adjusted`. `InfiniteSampler` has no state: what is seen at
+`images_seen` depends on the seed alone, so a resumed run sees what an uninterrupted one would have.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import zlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,15 +22,14 @@ from typing import NamedTuple
 
 import torch
 
-from hfgan.images import pil_to_pixels, read_image, resize_square, with_channels, write_file
-from hfgan.sources import Entry, Rejected, Source, find_source
+from hfgan.images import MODES, pil_to_pixels, read_image, resize_square, with_channels, write_file
+from hfgan.sources import Entry, HubStream, Rejected, Source, find_source
 
-MEMORY_LIMIT = (
-    4 * 2**30
-)  # bytes of decoded pixels that are held in memory; beyond it batches are decoded anew
+MEMORY_LIMIT = 4 * 2**30  # bytes of decoded pixels held in memory; beyond it each batch is decoded anew
 MAX_BYTES = 2**29  # of one encoded file: no photo is larger, and it is read at once
 MAX_ASPECT = 8  # a longer strip is no photo, and its centre square is not its subject
 INDEX_FORMAT = 1
+PATIENCE = 1000  # unusable photos in a row after which a stream gives up
 
 
 class Verdict(NamedTuple):
@@ -69,6 +69,9 @@ class _Reader:
     """Entries of one source to pixels of one shape, or to the reason why not."""
 
     def __init__(self, source: Source, resolution: int, img_channels: int, min_size: int | None) -> None:
+        if resolution < 1 or img_channels not in MODES:
+            given = f"resolution {resolution} and img_channels {img_channels}"
+            raise ValueError(f"{given}: expected a positive side and 1 (grey), 3 (RGB) or 4 (RGBA) channels")
         self.source = source
         self.resolution, self.img_channels = resolution, img_channels
         self.min_size = max(resolution // 2, 1) if min_size is None else min_size
@@ -146,11 +149,10 @@ class PhotoDataset:
         return pixels
 
     def summary(self, limit: int = 20) -> str:
-        """What is used, converted and rejected, for a log: counts, then up to `limit` rejected files by name."""
+        """For a log: counts of what is used, converted and rejected, then up to `limit` rejected files."""
         kinds = Counter(item.reason.partition(":")[0] for item in self.rejected)
-        lines = [
-            f"{len(self):,} photos usable ({len(self.adjusted):,} converted), {len(self.rejected):,} rejected"
-        ]
+        usable = f"{len(self):,} photos usable ({len(self.adjusted):,} converted)"
+        lines = [f"{usable}, {len(self.rejected):,} rejected"]
         lines += [f"  {count:,} x {kind}" for kind, count in kinds.most_common()]
         return "\n".join(lines + [f"  {item.id!r}: {item.reason}" for item in self.rejected[:limit]])
 
@@ -218,6 +220,8 @@ def _select(
         rejected += [Rejected(name, "outside any class folder") for name in labels if labels[name] is None]
         entries = [entry for entry in entries if labels[entry.name] is not None]
         classes = sorted({labels[entry.name] for entry in entries})
+        if not classes:
+            raise ValueError("class_labels needs photos in class folders, or a class label column on the Hub")
     if kept is None:
         return entries, rejected, classes
     kept = set(kept)
@@ -229,7 +233,7 @@ def _select(
 def _scan(
     reader: _Reader, entries: list[Entry], known: list[Verdict | None], workers: int
 ) -> tuple[list[Verdict], torch.Tensor | None]:
-    """A verdict for each entry, and uint8 (n, c, r, r) of the usable ones where that fits into MEMORY_LIMIT."""
+    """A verdict for each entry, and uint8 (n, c, r, r) of the usable ones if that fits into MEMORY_LIMIT."""
     shape = (len(entries), reader.img_channels, reader.resolution, reader.resolution)
     pixels = torch.empty(shape, dtype=torch.uint8) if math.prod(shape) <= MEMORY_LIMIT else None
     check = partial(_check, reader, in_memory=pixels is not None)
@@ -259,9 +263,7 @@ def _check(
 
 # ---------------------------------------------------------------- the index of a scan
 
-GO_ON = (
-    "A resumed run must see the same photos: put them back, or delete the index to go on with what is there"
-)
+GO_ON = "A resumed run must see the same photos: put them back, or delete the index to go on with these"
 
 
 def _settings(reader: _Reader) -> dict[str, int]:
@@ -280,9 +282,8 @@ def _load_index(path: Path, reader: _Reader, entries: list[Entry]) -> list[Verdi
     except (ValueError, TypeError, KeyError) as error:
         raise RuntimeError(f"{path} is no index of photos ({error}): delete it to scan again") from error
     if index != _settings(reader):
-        raise RuntimeError(
-            f"{path} was written for {index}, asked for {_settings(reader)}: delete it to scan again"
-        )
+        asked = _settings(reader)
+        raise RuntimeError(f"{path} was written for {index}, asked for {asked}: delete it to scan again")
     before, now = {verdict.name for verdict in verdicts}, {entry.name for entry in entries}
     if before != now:
         gone, new = sorted(before - now), sorted(now - before)
@@ -326,3 +327,61 @@ class InfiniteSampler:
     def _at(self, position: int) -> int:
         epoch, offset = divmod(position, self.length)
         return int(_permutation(self.length, self.seed, epoch)[offset])
+
+
+class StreamingPhotos:
+    """Batches of a source too large to scan or to hold, read in passing, resumed by position.
+
+    A photo that cannot be used is named in `rejected` and the next usable one takes its place: a position
+    stays a position, and a resumed run sees the same batches. Folders and zips are shuffled exactly, a Hub
+    data set through a buffer; to resume in the middle of one, its rows up to there are read again.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike,
+        resolution: int,
+        *,
+        img_channels: int = 3,
+        min_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.source, self.seed = find_source(source, streaming=True), seed
+        self._reader = _Reader(self.source, resolution, img_channels, min_size)
+        self.rejected = list(self.source.rejected)
+
+    def batches(self, batch: int, images_seen: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[torch.Tensor]:
+        """Endless uint8 (batch / world_size, c, r, r): this rank's share of each batch from `images_seen` on.
+
+        Raises:
+            ValueError: PATIENCE photos in a row are unusable, or the batch cannot be shared equally.
+        """
+        if batch < 1 or batch % world_size:
+            raise ValueError(f"a batch of {batch} cannot be shared by {world_size} processes equally")
+        share, rows, owed, spoiled = batch // world_size, [], 0, 0
+        for position, entry in enumerate(self._entries(images_seen)):
+            mine = position % batch // share == rank
+            if not mine and not owed:
+                continue
+            verdict, photo = self._reader.examine(entry)
+            owed, spoiled = owed + mine, spoiled + 1
+            if photo is None:
+                self._reject(Rejected(verdict.name, verdict.reason), spoiled)
+                continue
+            rows, owed, spoiled = rows + [photo] * owed, 0, 0
+            while len(rows) >= share:
+                yield torch.stack(rows[:share])
+                rows = rows[share:]
+
+    def _entries(self, start: int) -> Iterator[Entry]:
+        """The entry at each position from `start` on, without end."""
+        if isinstance(self.source, HubStream):
+            return self.source.stream(self.seed, start)
+        sampler = InfiniteSampler(len(self.source.entries), self.seed)
+        return (self.source.entries[sampler.indices(position, 1)[0]] for position in itertools.count(start))
+
+    def _reject(self, item: Rejected, spoiled: int) -> None:
+        if item not in self.rejected:
+            self.rejected.append(item)
+        if spoiled >= PATIENCE:
+            raise ValueError(f"{spoiled} unusable photos in a row: {_first(self.rejected)}")

@@ -8,15 +8,18 @@ filters on the two sides of a Fréchet distance measure the filters (Parmar et a
 from __future__ import annotations
 
 import io
+import json
 import logging
+import math
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,9 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA",
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 ORIENTATION = 0x0112  # the EXIF tag
 
+GIF_MAX_FPS = 50  # viewers slow a shorter frame down to a tenth of a second
+MAX_RECIPE = 2**20  # characters: more is data, and some readers of PNG stop here
+
 Source = str | os.PathLike | BinaryIO | bytes
 
 
@@ -36,7 +42,7 @@ Source = str | os.PathLike | BinaryIO | bytes
 def load_image(source: Source) -> Image.Image:
     """The picture of a path, an open binary file or bytes, upright, as L, RGB or RGBA; see `read_image`.
 
-    That only the first frame of an animation is used is logged as a warning.
+    A warning is logged where a picture has several frames and only the first is used.
 
     Raises:
         ValueError: the bytes are no readable picture.
@@ -45,7 +51,7 @@ def load_image(source: Source) -> Image.Image:
     image, notes = read_image(source)
     for note in notes:
         if note.startswith("first of"):
-            logger.warning("%s of an animated picture is used", note)
+            logger.warning("only the %s is used", note)
     return image
 
 
@@ -53,35 +59,38 @@ def read_image(source: Source) -> tuple[Image.Image, list[str]]:
     """The upright picture as L, RGB or RGBA, and what had to be converted ("exif rotated", "cmyk converted").
 
     EXIF orientation is applied; 16-bit values are scaled to 8 bits, never clipped; grey with alpha becomes
-    RGBA; palettes are expanded; of an animation the first frame is used. Embedded colour profiles are not applied.
+    RGBA; palettes are expanded; of an animation the first frame is used. Colour profiles are not applied.
 
     Raises:
         ValueError: empty, damaged, not a picture, over MAX_PIXELS, or of a mode without a known range.
         OSError: the file cannot be read.
     """
-    data = _read_bytes(source)
-    if not data:
-        raise ValueError("empty file: 0 bytes")
-    try:
-        opened = _open(data)
-        frames = getattr(opened, "n_frames", 1)
-        notes = [f"first of {frames} frames"] if frames > 1 else []
-        deep = any(";16" in str(tile) for tile in opened.tile)
-        opened.load()
-    except Image.UnidentifiedImageError as error:
-        raise ValueError("not a picture: no known format") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"too many pixels: over the limit of {MAX_PIXELS:,}") from error
-    except Exception as error:  # a damaged file can make a decoder raise anything
-        raise ValueError(f"damaged: {str(error) or type(error).__name__}") from error
-    upright = _upright(opened, notes)
-    return _plain_mode(upright, notes, deep), notes
+    stored, notes = _load(_read_bytes(source))
+    return _plain_mode(_upright(stored, notes), notes), notes
 
 
 def _read_bytes(source: Source) -> bytes:
     if isinstance(source, bytes):
         return source
     return Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read()
+
+
+def _load(data: bytes) -> tuple[Image.Image, list[str]]:
+    """The decoded picture as stored, and what decoding left out: later frames, the lower half of 16 bits."""
+    if not data:
+        raise ValueError("empty file: 0 bytes")
+    try:
+        pil = _open(data)
+        frames, tiles = getattr(pil, "n_frames", 1), str(pil.tile)
+        pil.load()
+    except Image.UnidentifiedImageError as error:
+        raise ValueError("not a picture: no known format") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"too many pixels: over the limit of {MAX_PIXELS:,}") from error
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise ValueError(f"damaged: {str(error) or type(error).__name__}") from error
+    notes = [f"first of {frames} frames"] if frames > 1 else []
+    return pil, [*notes, "16-bit scaled to 8"] if ";16" in tiles or pil.mode.startswith("I") else notes
 
 
 def _open(data: bytes) -> Image.Image:
@@ -94,22 +103,20 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _upright(pil: Image.Image, notes: list[str]) -> Image.Image:
-    """Apply the EXIF orientation; an unreadable EXIF block is noted and ignored."""
+    """Apply the EXIF orientation (the TIFF decoder has done so); a broken EXIF block is noted and ignored."""
     try:
-        turned = pil.getexif().get(ORIENTATION, 1) != 1
+        turned = pil.getexif().get(ORIENTATION) in range(2, 9)
         upright = ImageOps.exif_transpose(pil) if turned else pil
     except Exception as error:  # EXIF is an arbitrary TIFF directory
-        notes.append(f"unreadable exif ignored ({type(error).__name__})")
+        notes.append(f"broken exif ignored ({type(error).__name__})")
         return pil
     return _noted(notes, "exif rotated", upright) if turned else upright
 
 
-def _plain_mode(pil: Image.Image, notes: list[str], deep: bool) -> Image.Image:
+def _plain_mode(pil: Image.Image, notes: list[str]) -> Image.Image:
     """To L, RGB or RGBA, whichever holds what the picture shows."""
     if pil.mode.startswith("I"):
-        return _noted(notes, "16-bit scaled to 8", _scale_16_bit(pil))
-    if deep:
-        notes.append("16-bit scaled to 8")
+        return _scale_16_bit(pil)
     if pil.mode in ("F", "LAB"):
         raise ValueError(f"mode {pil.mode} has no known range: save the picture as 8- or 16-bit RGB")
     if pil.mode in ("LA", "PA", "La", "RGBa") or (pil.mode in ("1", "P") and pil.has_transparency_data):
@@ -163,10 +170,8 @@ def resize_square(pil: Image.Image, resolution: int, crop: str = "center") -> Im
         raise ValueError(f'a {pil.width}x{pil.height} picture is not square: crop it, or use crop="center"')
     side = min(pil.size)
     left, top = (pil.width - side) // 2, (pil.height - side) // 2
-    box = (left, top, left + side, top + side)
-    if side == resolution:
-        return pil.crop(box)
-    return pil.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box, reducing_gap=None)
+    square = pil.crop((left, top, left + side, top + side))
+    return square.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=None)
 
 
 # ---------------------------------------------------------------- PIL <-> tensor
@@ -230,3 +235,111 @@ def write_file(path: str | os.PathLike, data: bytes, *, overwrite: bool = False)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_png(
+    pil: Image.Image,
+    path: str | os.PathLike,
+    recipe: dict[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a PNG; its recipe goes into the text chunks "parameters" (one line to read) and "hfgan" (JSON).
+
+    Raises:
+        ValueError: not a .png name, or a recipe that cannot be read back from JSON as it is.
+        FileExistsError, FileNotFoundError: as `write_file`.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{path} does not end in .png, the one format that keeps pixels and recipe")
+    chunks = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        chunks.add_itxt("parameters", _human_line(recipe))
+        chunks.add_itxt("hfgan", _recipe_json(recipe))
+    buffer = io.BytesIO()
+    pil.save(buffer, "PNG", pnginfo=chunks)
+    write_file(path, buffer.getvalue(), overwrite=overwrite)
+
+
+def _human_line(recipe: dict[str, Any]) -> str:
+    """The scalars of a recipe: "seed: 3, truncation_psi: 0.7"."""
+    scalars = {key: value for key, value in recipe.items() if isinstance(value, str | int | float)}
+    return " ".join(", ".join(f"{key}: {value}" for key, value in scalars.items()).split())
+
+
+def _recipe_json(recipe: dict[str, Any]) -> str:
+    try:
+        text = json.dumps(recipe, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the recipe is no JSON: {error}; give finite numbers, strings and lists") from error
+    if json.loads(text) != recipe:
+        raise ValueError("the recipe changes in JSON: give lists instead of tuples and strings as keys")
+    if len(text) > MAX_RECIPE:
+        raise ValueError(f"the recipe has {len(text):,} characters, at most {MAX_RECIPE:,} are allowed")
+    return text
+
+
+def read_recipe(source: Source | Image.Image) -> dict[str, Any]:
+    """The recipe that `save_png` wrote, from a path, an open file, bytes or an opened picture.
+
+    Raises:
+        ValueError: not a picture, or one without a recipe of ours.
+    """
+    pil = source if isinstance(source, Image.Image) else _load(_read_bytes(source))[0]
+    if "hfgan" not in pil.info:
+        raise ValueError("this picture has no recipe: give the PNG as it was saved, not a converted copy")
+    try:
+        recipe = json.loads(pil.info["hfgan"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the recipe in this picture is damaged: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"the recipe in this picture is a {type(recipe).__name__}: expected names and values")
+    return recipe
+
+
+def grid(pils: Sequence[Image.Image], columns: int | None = None) -> Image.Image:
+    """Pictures of one size and mode, row by row; as square as can be by default, free cells white."""
+    if not pils:
+        raise ValueError("no pictures to lay out: expected at least one")
+    kinds = {(pil.mode, pil.size) for pil in pils}
+    if len(kinds) > 1:
+        raise ValueError(f"pictures of different mode or size in one grid: {sorted(kinds)}")
+    columns = math.ceil(math.sqrt(len(pils))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns is {columns}: expected 1 or more")
+    width, height = pils[0].size
+    size = (min(columns, len(pils)) * width, math.ceil(len(pils) / columns) * height)
+    sheet = Image.new(pils[0].mode, size, "white")
+    for index, pil in enumerate(pils):
+        sheet.paste(pil, (index % columns * width, index // columns * height))
+    return sheet
+
+
+def save_animation(
+    frames: Sequence[Image.Image], path: str | os.PathLike, fps: float = 24, *, overwrite: bool = False
+) -> None:
+    """Write an endless .gif, .webp or .png (APNG, lossless) animation; total time is exact to one GIF tick.
+
+    Raises:
+        ValueError: no frames, frames of different sizes, another suffix, or a rate the format cannot show.
+        FileExistsError, FileNotFoundError: as `write_file`.
+    """
+    form = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG"}.get(Path(path).suffix.lower())
+    if form is None:
+        raise ValueError(f"{path}: an animation is a .gif, .webp or .png")
+    if not frames or len({frame.size for frame in frames}) > 1:
+        raise ValueError("expected one or more frames, all of one size")
+    fastest = GIF_MAX_FPS if form == "GIF" else 1000
+    if not 0 < fps <= fastest:
+        raise ValueError(f"fps is {fps}: expected more than 0 and at most {fastest} in a {form}")
+    options = {"quality": 90} if form == "WEBP" else {}
+    duration = _durations(len(frames), fps, tick=10 if form == "GIF" else 1)
+    buffer = io.BytesIO()
+    frames[0].save(buffer, form, save_all=True, append_images=list(frames[1:]), duration=duration, loop=0, **options)
+    write_file(path, buffer.getvalue(), overwrite=overwrite)
+
+
+def _durations(count: int, fps: float, tick: int) -> list[int]:
+    """Milliseconds of each frame, multiples of `tick` whose sum does not drift from count / fps."""
+    ends = [round((index + 1) * 1000 / fps / tick) * tick for index in range(count)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]

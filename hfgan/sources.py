@@ -1,36 +1,37 @@
-"""Where raw photos come from: a folder, a zip archive or a Hub data set, as a fixed list of names and bytes."""
+"""Where raw photos come from: a folder, a zip or a Hub data set, as a fixed list of names and their bytes."""
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import re
 import stat
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-SUFFIXES = set(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+SUFFIXES = {
+    ".jfif",
+    ".jp2",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tga",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 
 
 class Rejected(NamedTuple):
@@ -95,8 +96,8 @@ class _Folder:
         try:
             status = os.stat(self.root / name)
         except OSError as error:
-            broken = "symlink loop" if (self.root / name).is_symlink() else "unreadable"
-            self.rejected.append(Rejected(name, f"{broken}: {error.strerror}"))
+            kind = "symlink loop" if error.errno == errno.ELOOP else "broken link or unreadable"
+            self.rejected.append(Rejected(name, f"{kind}: {error.strerror}"))
             return
         if stat.S_ISDIR(status.st_mode):
             if os.path.splitext(name)[1].lower() in SUFFIXES:
@@ -117,21 +118,18 @@ class _Folder:
 
 
 class _Zip:
-    """Every file in a zip archive, sorted by name; of two with one name the later counts, as for any unzip."""
+    """Every file in a zip archive, sorted by name; of two with one name the later counts."""
 
     def __init__(self, path: Path) -> None:
         self.archive = zipfile.ZipFile(path)
         self.rejected = []
         listed = [info for info in self.archive.infolist() if not info.is_dir()]
         for name, copies in Counter(info.filename for info in listed).items():
-            self.rejected += [Rejected(name, "same name again in the archive: the last is used")] * (
-                copies - 1
-            )
+            self.rejected += [Rejected(name, "same name again in the zip: the last is used")] * (copies - 1)
         named = {info.filename: info for info in listed}
         self.rejected += [Rejected(name, reason) for name in named if (reason := _wrong_name(name))]
-        self.entries = sorted(
-            Entry(n, info.file_size, info.CRC) for n, info in named.items() if not _wrong_name(n)
-        )
+        pictures = [info for info in named.values() if not _wrong_name(info.filename)]
+        self.entries = sorted(Entry(info.filename, info.file_size, info.CRC) for info in pictures)
 
     def read(self, name: str) -> bytes:
         try:
@@ -149,31 +147,61 @@ class _Hub:
     def __init__(self, name: str) -> None:
         datasets = _import_datasets(name)
         table = datasets.load_dataset(name, split="train")
-        self.column, self.classes = _columns(datasets, table.features, name)
-        self.table = table.cast_column(self.column, datasets.Image(decode=False))
+        self.image, label = _columns(datasets, table.features, name)
+        self.table = table.select_columns([self.image]).cast_column(self.image, datasets.Image(decode=False))
+        self.labels = [table.features[label].int2str(row) for row in table[label]] if label else None
         self.rejected, width = [], len(str(len(table)))
         self.entries = [Entry(f"{row:0{width}d}", 0, None) for row in range(len(table))]
 
     def read(self, name: str) -> bytes:
-        return _row_bytes(self.table[int(name)][self.column])
+        return _cell_bytes(self.table[int(name)][self.image])
 
     def label(self, name: str) -> str | None:
-        if self.classes is None:
-            return None
-        return self.table.features[self.classes].int2str(self.table[int(name)][self.classes])
+        return None if self.labels is None else self.labels[int(name)]
 
 
-def _import_datasets(name: str):
+class HubStream:
+    """The rows of a Hub data set's "train" split as they arrive; only the row that came last can be read."""
+
+    def __init__(self, name: str) -> None:
+        datasets = _import_datasets(name)
+        table = datasets.load_dataset(name, split="train", streaming=True)
+        self.image, _ = _columns(datasets, table.features or {}, name)
+        self.table = table.select_columns([self.image]).cast_column(self.image, datasets.Image(decode=False))
+        split = (table.info.splits or {}).get("train")
+        self.rows = split.num_examples if split else None  # None where the data set does not say
+        self.entries, self.rejected, self._cell = [], [], {}
+
+    def stream(self, seed: int, start: int) -> Iterator[Entry]:
+        """Rows from position `start` on, epoch after epoch, each epoch in its own order."""
+        first = start // self.rows if self.rows else 0
+        return itertools.islice(self._epochs(seed, first), start - first * (self.rows or 0), None)
+
+    def _epochs(self, seed: int, first: int) -> Iterator[Entry]:
+        table = self.table.shuffle(seed=seed, buffer_size=1000)
+        for epoch in itertools.count(first):
+            table.set_epoch(epoch)
+            for row, cells in enumerate(table):
+                self._cell = cells[self.image]
+                yield Entry(self._cell["path"] or f"epoch {epoch} row {row}", 0, None)
+
+    def read(self, name: str) -> bytes:
+        return _cell_bytes(self._cell)
+
+    def label(self, name: str) -> str | None:
+        return None
+
+
+def _import_datasets(name: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            f'reading {name!r} from the Hub needs the package "datasets": pip install "hfgan[train]"'
-        ) from error
+        needed = f'reading {name!r} from the Hub needs the package "datasets"'
+        raise ImportError(f'{needed}: pip install "hfgan[train]"') from error
     return datasets
 
 
-def _columns(datasets, features, name: str) -> tuple[str, str | None]:
+def _columns(datasets: Any, features: dict[str, Any], name: str) -> tuple[str, str | None]:
     """The names of the first image column and of the first class label column."""
     image = next((key for key, value in features.items() if isinstance(value, datasets.Image)), None)
     label = next((key for key, value in features.items() if isinstance(value, datasets.ClassLabel)), None)
@@ -182,16 +210,24 @@ def _columns(datasets, features, name: str) -> tuple[str, str | None]:
     return image, label
 
 
-def _row_bytes(cell: dict) -> bytes:
-    return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+def _cell_bytes(cell: dict[str, Any]) -> bytes:
+    """A cell holds the bytes, or the path or address to read them from."""
+    if cell["bytes"] is not None:
+        return cell["bytes"]
+    import fsspec  # comes with datasets
+
+    with fsspec.open(cell["path"], "rb") as file:
+        return file.read()
 
 
-def find_source(source: str | os.PathLike) -> Source:
+def find_source(source: str | os.PathLike, *, streaming: bool = False) -> Source:
     """A folder, a .zip or the Hub id of a data set, as a list of entries that can be read.
 
+    With `streaming` a Hub data set is not downloaded: its rows come from `HubStream.stream`.
+
     Raises:
-        FileNotFoundError: neither is there.
-        ValueError: a file that is no zip archive.
+        FileNotFoundError: neither is there. ValueError: a file that is no zip archive.
+        ImportError: a Hub id, and the package `datasets` is not installed.
     """
     path = Path(source)
     if path.is_dir():
@@ -202,4 +238,4 @@ def find_source(source: str | os.PathLike) -> Source:
         return _Zip(path)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(source)) or path.suffix == ".zip":
         raise FileNotFoundError(f"nothing at {path}: give a folder, a .zip or a Hub id owner/name")
-    return _Hub(str(source))
+    return HubStream(str(source)) if streaming else _Hub(str(source))
