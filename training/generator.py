@@ -172,10 +172,10 @@ def train(
     reporter = Reporter(config, folder, photos, nets) if accelerator.is_main_process else None
     if reporter and progress.images_seen == 0:
         reporter(progress, {})
-    stopped = False
+    stopped, numbers = False, {}  # the latest of each, since penalties come at times
     while progress.images_seen < config.images and not stopped:
         real, labels = real_batch(config, photos, sampler, progress.images_seen, accelerator.device)
-        numbers = step(real, labels)
+        numbers |= step(real, labels)
         before, progress.images_seen = progress.images_seen, progress.images_seen + config.batch
         bar.update(config.batch)
         check_finite(numbers, folder, progress)
@@ -186,6 +186,8 @@ def train(
         if done or stopped or crosses(config.save_every, before, progress.images_seen):
             nets.check_replicas(accelerator)
             if accelerator.is_main_process:
+                if world > 1:
+                    tqdm.write(f"{world} processes, replicas equal at {progress.images_seen:,} images")
                 folder.save_checkpoint(progress.images_seen, nets.tensors(), dataclasses.asdict(progress))
                 nets.publish(folder.path / "model")
         accelerator.wait_for_everyone()

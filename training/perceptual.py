@@ -147,6 +147,7 @@ DISTORTIONS: dict[str, Distortion] = {
     f.__name__: f for f in (blur, noise, shift, warp, colour, jpeg, occlusion, pixelate, blend)
 }
 KINDS = ("within", "across", *DISTORTIONS)
+GROUP = 4  # training pairs of one kind and strength of what is one for a group
 
 
 class Photos:
@@ -181,8 +182,71 @@ class Photos:
 
 
 def training_pairs(photos: Photos, n: int, rng: Generator) -> tuple[Tensor, Tensor]:
-    """A batch of one size: a third photo against photo, the rest distorted once or twice, some on both sides."""
+    """n pairs (n,3,r,r) of one size r of SIZES, in groups of one kind; a third are photo against photo."""
     size = SIZES[int(torch.randint(len(SIZES), (), generator=rng))]
-    names = [*DISTORTIONS, "within", "across", "within", "across"]
-    parts = [photos.pairs(names[i % len(names)], 1 + (i < n % 1), size, rng) for i in ()]
-    raise NotImplementedError(parts)
+    groups = [_group(photos, min(GROUP, n - at), size, rng) for at in range(0, n, GROUP)]
+    a, b = zip(*groups, strict=True)
+    return torch.cat(a), torch.cat(b)
+
+
+def _group(photos: Photos, n: int, size: int, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Pairs of one kind; at times a second distortion on the copy, at times on both sides."""
+    kinds = [*DISTORTIONS, "within", "within", "across", "across"]
+    pick, again, both = torch.rand(3, generator=rng).tolist()
+    a, b = photos.pairs(kinds[int(pick * len(kinds))], n, size, rng)
+    if again < 0.35:
+        b = _distort(b, a, rng)
+    if both < 0.15:
+        a, b = _distort(a, b, rng), _distort(b, a, rng)
+    return a, b
+
+
+def _distort(images: Tensor, others: Tensor, rng: Generator) -> Tensor:
+    name = list(DISTORTIONS)[int(torch.randint(len(DISTORTIONS), (), generator=rng))]
+    strength = torch.rand(len(images), 1, 1, 1, generator=rng)
+    return DISTORTIONS[name](images, others, strength, rng).clamp(-1, 1)
+
+
+# ---------------------------------------------------------------- distillation
+
+
+def distillation_loss(student: Perceptual, teacher: Perceptual, a: Tensor, b: Tensor) -> Tensor:
+    """How far the student's distance is from the teacher's on pairs (n,3,r,r): maps per layer, and their sum.
+
+    Maps are compared by root, for they are squared distances; sums by log, for all that counts is their order.
+    """
+    with torch.no_grad():
+        wanted = teacher.distance_maps(teacher.features(a), teacher.features(b))
+    found = student.distance_maps(student.features(a), student.features(b))
+    maps = sum((_root(f) - _root(w)).abs().mean() for f, w in zip(found, wanted, strict=True))
+    return maps + 0.3 * (_log_total(found) - _log_total(wanted)).abs().mean()
+
+
+def _root(distance_map: Tensor) -> Tensor:
+    return (distance_map + 1e-5).sqrt()
+
+
+def _log_total(maps: list[Tensor]) -> Tensor:
+    return (sum(m.mean((1, 2, 3)) for m in maps) + 1e-3).log()  # (n,)
+
+
+def learning_rate(config: Config, pairs_seen: int) -> float:
+    """Linear warm-up over the first 2 %, then a cosine to zero."""
+    at = pairs_seen / config.pairs
+    return config.learning_rate * min(at / 0.02 + 0.01, 1) * (0.5 + 0.5 * math.cos(math.pi * at))
+
+
+# ---------------------------------------------------------------- rank correlation
+
+
+@torch.no_grad()
+def rank_correlations(
+    net: Perceptual, teacher: Perceptual, photos: Photos, size: int, per_kind: int = 400, seed: int = 1
+) -> dict[str, float]:
+    """Spearman correlation of two distances on pairs of photos, for each kind, and over all pairs ("all")."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for i, kind in enumerate(KINDS):
+        a, b = photos.pairs(kind, per_kind, size, random_source(seed, i))
+        found[kind] = net.distance(a, b), teacher.distance(a, b)
+    found["all"] = tuple(torch.cat(side) for side in zip(*found.values(), strict=True))
+    return {kind: round(rank_correlation(ours, theirs), 4) for kind, (ours, theirs) in found.items()}

@@ -1,0 +1,194 @@
+"""The generator stage, run as users run it: in its own process, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from hfgan import HFGan
+
+ROOT = Path(__file__).parents[1]
+TRAIN = str(ROOT / "training" / "train.py")
+LAZY = ["--pl-every", "4", "--r1-every", "2", "--style-mixing", "0.5", "--ada-images", "200"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty coloured squares, two classes."""
+    folder, source = tmp_path_factory.mktemp("photos"), np.random.RandomState(0)
+    for i in range(40):
+        pixels = np.full((20, 20, 3), source.randint(0, 255, 3), np.uint8)
+        pixels[source.randint(2, 9) : 14, source.randint(2, 9) : 15] = source.randint(0, 255, 3)
+        target = folder / ("warm" if i % 2 else "cold") / f"{i}.png"
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(target)
+    return folder
+
+
+def command(photos: Path, out: Path, *flags: str, processes: int = 1) -> list[str]:
+    start = [sys.executable, TRAIN]
+    if processes > 1:
+        start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]
+        start += [str(random.randint(20000, 40000)), TRAIN]
+    return [*start, "generator", "--preset", "toy", "--data", str(photos), "--out", str(out), *flags]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+def train(photos: Path, out: Path, *flags: str, processes: int = 1, fails: bool = False) -> str:
+    done = subprocess.run(
+        command(photos, out, *flags, processes=processes), env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def weights(out: Path) -> dict:
+    return load_file(sorted(out.glob("checkpoint-*"))[-1] / "state.safetensors")
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    different = [name for name in left if not left[name].equal(right[name])]
+    assert not different
+
+
+def test_run_leaves_a_model_a_log_and_sheets(photos: Path, tmp_path: Path) -> None:
+    (photos / "warm" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    try:
+        told = train(photos, tmp_path / "run", "--images", "64", "--sample-every", "32", *LAZY)
+    finally:
+        (photos / "warm" / "torn.png").unlink()
+    assert "40 photos usable" in told
+    assert "torn.png" in told
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["images_seen"] for entry in log] == [0, 32, 64]
+    assert {"loss_g", "loss_d", "r1"} <= log[1].keys()
+    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 3
+    model = HFGan.from_pretrained(str(tmp_path / "run" / "model"))
+    assert model.sample(2, seed=0).images[0].size == (16, 16)
+    assert model.discriminator is not None
+    # what was learned is not what it began with: the published weights are a moving average over the run
+    start = train(photos, tmp_path / "start", "--images", "8")
+    assert start
+    assert HFGan.from_pretrained(str(tmp_path / "start" / "model")).generator.fingerprint() != model.generator.fingerprint()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_run_ends_with_the_same_weights(photos: Path, tmp_path: Path, processes: int) -> None:
+    """SIGKILL at random moments, rerun the same command: equal to an uninterrupted run bit for bit."""
+    flags = ("--images", "240", "--save-every", "16", "--sample-every", "80", "--precision", "bfloat16", *LAZY)
+    train(photos, tmp_path / "whole", *flags, processes=processes)
+    kills, chance = 0, random.Random(processes)
+    while kills < 2:
+        child = subprocess.Popen(
+            command(photos, tmp_path / "killed", *flags, processes=processes),
+            env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        seen = len(list((tmp_path / "killed").glob("checkpoint-*")))
+        deadline = time.monotonic() + 120
+        while child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+            now = len(list((tmp_path / "killed").glob("checkpoint-*")))
+            if now > seen or now == 2:
+                time.sleep(chance.uniform(0, 0.3))
+                break
+        assert child.poll() is None, "the run ended before it could be killed: train longer"
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        kills += 1
+    train(photos, tmp_path / "killed", *flags, processes=processes)
+    assert_same_weights(tmp_path / "whole", tmp_path / "killed")
+    steps = [json.loads(line)["images_seen"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert steps == [0, 80, 160, 240]
+
+
+def test_two_processes_stay_equal_and_are_two(photos: Path, tmp_path: Path) -> None:
+    """50 steps with R1-only and path-length-only steps; the run itself compares replicas at each checkpoint."""
+    told = train(photos, tmp_path / "run", "--images", "400", "--save-every", "80", *LAZY, processes=2)
+    assert "2 processes" in told
+    assert "replicas equal at 400 images" in told
+
+
+def test_sigterm_saves_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
+    flags = ("--images", "4000", "--save-every", "100000", "--sample-every", "100000")
+    child = subprocess.Popen(command(photos, tmp_path / "run", *flags), env=environment(), stdout=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        if line.strip().startswith("0 images"):
+            break
+    time.sleep(1)
+    child.send_signal(signal.SIGTERM)
+    assert "the same command goes on" in child.stdout.read()
+    assert child.wait(60) == 0
+    (checkpoint,) = (tmp_path / "run").glob("checkpoint-*")
+    assert 0 < json.loads((checkpoint / "state.json").read_text())["images_seen"] < 4000
+
+
+def test_settings_of_a_run_cannot_change_under_it(photos: Path, tmp_path: Path) -> None:
+    train(photos, tmp_path / "run", "--images", "8")
+    told = train(photos, tmp_path / "run", "--images", "16", "--lr", "0.1", fails=True)
+    assert "--lr was 0.0025, now 0.1" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--batch", "6", "--microbatch", "4"], "does not divide"),
+        (["--lr", "1e30", "--images", "80"], "diverged"),
+        (["--out", "/proc/none"], "cannot write to the run folder"),
+        (["--mirror", "False"], "unrecognized arguments"),
+        (["--init", "nobody-has-this-model"], "nobody-has-this-model"),
+    ],
+)
+def test_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: list[str], sentence: str) -> None:
+    told = train(photos, tmp_path / "run", *flags, fails=True)
+    assert sentence in told
+    assert "Traceback" not in told
+
+
+def test_dry_run_prints_settings_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
+    told = train(photos, tmp_path / "run", "--dry-run", "--preset", "gpu64")
+    settings = json.loads(told[told.index("{") :])
+    assert settings["channel_base"] == 8192
+    assert settings["r1_gamma"] > 0
+    assert settings["parameters_generator"] > 5e6
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_train(photos: Path, tmp_path: Path) -> None:
+    """Relativistic loss with R1 and R2, DiffAugment, micro-batches, classes, mirrored photos: all at once."""
+    flags = ["--loss", "rpgan_r1r2", "--augment", "diff", "--microbatch", "4", "--labels", "--mirror", "--images", "48"]
+    train(photos, tmp_path / "run", *flags, *LAZY)
+    model = HFGan.from_pretrained(str(tmp_path / "run" / "model"))
+    assert model.generator.config.c_dim == 2
+    assert model.sample(1, seed=0, label=1).images
+
+
+def test_grow_and_init(photos: Path, tmp_path: Path) -> None:
+    """A grown model starts as the upsampled small one; a warm start goes on from published weights."""
+    train(photos, tmp_path / "small", "--images", "32")
+    small = str(tmp_path / "small" / "model")
+    train(photos, tmp_path / "large", "--images", "8", "--resolution", "32", "--grow-from", small, "--lr", "1e-12")
+    large = HFGan.from_pretrained(str(tmp_path / "large" / "model"), dtype="float32")
+    before = HFGan.from_pretrained(small, dtype="float32").sample(1, seed=3, noise_mode="none").images[0]
+    after = large.sample(1, seed=3, noise_mode="none").images[0].resize((16, 16), Image.Resampling.BOX)
+    difference = np.abs(np.asarray(before, float) - np.asarray(after, float)).mean()
+    assert difference < 12, "the grown model does not look like the one it came from"
+    train(photos, tmp_path / "warm", "--images", "8", "--init", small, "--lr", "1e-12")
+    warm, cold = weights(tmp_path / "warm"), HFGan.from_pretrained(small).generator.state_dict()
+    assert warm["average.synthesis.const"].allclose(cold["synthesis.const"], atol=1e-6)
