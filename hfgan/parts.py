@@ -80,9 +80,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
     _optional_components = [name for name in PARTS if name != "generator"]  # noqa: RUF012, as diffusers has it
     name: str | None = None  # what this was loaded by: bundled name, Hub id, or the folder's own name
 
-    def __init__(
-        self, *, generator: StyleGAN2Generator, discriminator: StyleGAN2Discriminator | None = None
-    ) -> None:
+    def __init__(self, *, generator: StyleGAN2Generator, discriminator: StyleGAN2Discriminator | None = None) -> None:
         super().__init__()
         given = {"generator": generator, "discriminator": discriminator}
         for name, part in given.items():
@@ -157,9 +155,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         device = device or "cpu"
         how = {"variant": variant, "dtype": parse_dtype(dtype, device), "device": device}
         found = read_index(folder / INDEX)
-        gan = cls(
-            **{name: part.from_pretrained(folder, subfolder=name, **how) for name, part in found.items()}
-        )
+        gan = cls(**{name: part.from_pretrained(folder, subfolder=name, **how) for name, part in found.items()})
         # never a whole path: the name goes into recipes and cards
         gan.name = folder.resolve().name if Path(name_or_path).expanduser().is_dir() else str(name_or_path)
         return gan
@@ -175,16 +171,17 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         token: str | bool | None = None,
     ) -> Path:
         """The folder of a model, fetched into the Hub cache where it is not on this disk."""
-        bundled = bundled_models()
-        if str(name_or_path) in bundled:
-            return bundled[str(name_or_path)]
+        bundled, asked = bundled_models(), str(name_or_path)
+        if asked in bundled:
+            return bundled[asked]
+        if "/" not in asked and not Path(asked).is_dir():
+            names = ", ".join(bundled) or "there are none"
+            raise FileNotFoundError(
+                f"{asked!r} is no bundled model ({names}) and no folder here; a Hub id has the form 'me/my-gan'"
+            )
         inside = [f"{name}/{file}" for name in PARTS for file in ("config.json", weights_name(variant))]
         hub = {"revision": revision, "local_files_only": local_files_only, "token": token}
-        try:
-            return fetch_folder(name_or_path, [INDEX, CARD, "metrics.json", *inside], **hub)
-        except FileNotFoundError as error:
-            names = ", ".join(bundled) or "none"
-            raise FileNotFoundError(f"{error}. Bundled models: {names}") from error.__cause__
+        return fetch_folder(name_or_path, [INDEX, CARD, "metrics.json", *inside], **hub)
 
     # ---------------------------------------------------------------- save
 
@@ -240,9 +237,7 @@ def read_index(path: Path) -> dict[str, type[HFGanModel]]:
     """Part names and classes in a model_index.json; ValueError for anything that PARTS does not list."""
     index = read_json(path)
     if index.get("_class_name") != "HFGan":
-        raise ValueError(
-            f"{path} describes a {index.get('_class_name')}, not an HFGan: load it with its own library"
-        )
+        raise ValueError(f"{path} describes a {index.get('_class_name')}, not an HFGan: load it with its own library")
     if index.get("_format", FORMAT) != FORMAT:
         raise ValueError(f"{path} has format {index['_format']!r} and not {FORMAT}: upgrade hfgan")
     entries = {name: entry for name, entry in index.items() if name[:1] != "_" and entry != [None, None]}
@@ -259,6 +254,4 @@ def _class_of(name: str, entry: Any, path: Path) -> type[HFGanModel]:
         if entry == ["hfgan", cls.__name__]:
             return cls
     wanted = " or ".join(f'["hfgan", "{cls.__name__}"]' for cls in PARTS[name].classes)
-    raise ValueError(
-        f"{path} has {name}: {entry!r}, expected {wanted}: upgrade hfgan or save the model again"
-    )
+    raise ValueError(f"{path} has {name}: {entry!r}, expected {wanted}: upgrade hfgan or save the model again")

@@ -34,9 +34,7 @@ def weights_name(variant: str | None = None) -> str:
     """File name of a model's weights: `diffusion_pytorch_model[.variant].safetensors`."""
     if variant is not None and not re.fullmatch(r"\w+", variant):
         raise ValueError(f"variant is {variant!r}: expected a word such as 'fp16', or None")
-    return (
-        f"diffusion_pytorch_model.{variant}.safetensors" if variant else "diffusion_pytorch_model.safetensors"
-    )
+    return f"diffusion_pytorch_model.{variant}.safetensors" if variant else "diffusion_pytorch_model.safetensors"
 
 
 def fetch_folder(
@@ -84,13 +82,16 @@ def find_weights(folder: Path, variant: str | None = None) -> Path:
         return path
     there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     if others := [name for name in there if name.endswith(".safetensors")]:
-        raise FileNotFoundError(f"{path} does not exist, but {', '.join(others)} does: choose it by variant=")
+        raise FileNotFoundError(f"{path} does not exist, but {', '.join(others)} does: set variant= to match")
     if pickles := [name for name in there if name.endswith(PICKLES)]:
         raise FileNotFoundError(
             f"{folder} holds its weights only as a pickle ({', '.join(pickles)}), which can run code and is "
             "never opened here: convert it with `hfgan convert`"
         )
-    raise FileNotFoundError(f"{path} does not exist: the folder is incomplete, download or copy it again")
+    raise FileNotFoundError(
+        f"{path} does not exist: the download or copy is incomplete, or the original has "
+        f"{f'no variant {variant!r}' if variant else 'only pickled weights (`hfgan convert`) or variants'}"
+    )
 
 
 # ---------------------------------------------------------------- reading
@@ -105,9 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}): download or save it again") from error
     if not isinstance(found, dict):
-        raise ValueError(
-            f"{path} holds a {type(found).__name__}, expected an object: download or save it again"
-        )
+        raise ValueError(f"{path} holds a {type(found).__name__}, expected an object: download or save it again")
     return found
 
 
@@ -115,15 +114,12 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file; ValueError tells a truncated, empty or foreign file and its size."""
     if fault := _fault(path):
         raise ValueError(
-            f"{path} {fault}. Copy it again, or download it again (`hf download --force-download`, after "
-            "`git lfs pull` in a clone)"
+            f"{path} {fault}. Download it again (`hf download --force-download`, or `git lfs pull` in a clone)"
         )
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) is damaged ({error}): download it again"
-        ) from error
+        raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged ({error}): download it again") from error
 
 
 def _fault(path: Path) -> str | None:
