@@ -271,7 +271,9 @@ def _settings(reader: _Reader) -> dict[str, int]:
 
 
 def _save_index(path: Path, reader: _Reader, verdicts: list[Verdict]) -> None:
-    write_file(path, json.dumps({**_settings(reader), "files": verdicts}).encode("ascii"))
+    """Several processes that start a run at once may each write it: the content is the same."""
+    content = json.dumps({**_settings(reader), "files": verdicts}).encode("ascii")
+    write_file(path, content, overwrite=True)
 
 
 def _load_index(path: Path, reader: _Reader, entries: list[Entry]) -> list[Verdict]:
