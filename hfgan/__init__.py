@@ -17,6 +17,7 @@ _HOME = {
     "SampleOutput": "pipeline",
     "StyleGAN2Discriminator": "models.discriminator",
     "StyleGAN2Generator": "models.stylegan2",
+    "bundled_models": "parts",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from hfgan.models.base import HFGanModel as HFGanModel
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
     from hfgan.models.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
+    from hfgan.parts import bundled_models as bundled_models
     from hfgan.pipeline import HFGan as HFGan
     from hfgan.pipeline import SampleOutput as SampleOutput
 

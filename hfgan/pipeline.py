@@ -88,9 +88,7 @@ class HFGan(PartsPipeline):
         how = (truncation_psi, truncation_cutoff, label)
         w, w_plus = self._map(z, *how)  # (n, w_dim), (n, num_ws, w_dim)
         pictures = self._draw(w_plus, noise_mode, generators, batch_size)
-        return SampleOutput(
-            pictures, w, w_plus, chosen, [self._recipe((one, *how), noise_mode) for one in chosen]
-        )
+        return SampleOutput(pictures, w, w_plus, chosen, [self._recipe((one, *how), noise_mode) for one in chosen])
 
     __call__ = sample
 
@@ -104,9 +102,7 @@ class HFGan(PartsPipeline):
         """
         self._check_own(a, b)
         chosen = sampling.parse_layers(layers, self.generator.num_ws)
-        w_plus = sampling.mix(
-            a.w_plus.to(self.device), b.w_plus.to(self.device), chosen
-        )  # (n, num_ws, w_dim)
+        w_plus = sampling.mix(a.w_plus.to(self.device), b.w_plus.to(self.device), chosen)  # (n, num_ws, w_dim)
         rows = [i % len(a) for i in range(len(w_plus))]
         told = [recipes.mixed(a.recipes[i], b.recipes[n % len(b)], chosen) for n, i in enumerate(rows)]
         seeds = [a.seeds[i] for i in rows]
@@ -134,13 +130,9 @@ class HFGan(PartsPipeline):
             return self.render(sampling.interpolate(a.w_plus[0], b.w_plus[0], steps), batch_size=batch_size)
         how, other = ([one.recipes[0][key] for key in (*LATENT[1:], "mix")] for one in (a, b))
         if how != other or how[-1]:
-            raise ValueError(
-                f"kind={kind!r} needs unmixed samples of equal truncation and label: use kind='w'"
-            )
+            raise ValueError(f"kind={kind!r} needs unmixed samples of equal truncation and label: use kind='w'")
         ends = sampling.latents_from_seeds([*a.seeds, *b.seeds], self.generator.config.z_dim)  # (2, z_dim)
-        z = sampling.interpolate(
-            ends[0], ends[1], steps, "lerp" if kind == "z" else "slerp"
-        )  # (steps, z_dim)
+        z = sampling.interpolate(ends[0], ends[1], steps, "lerp" if kind == "z" else "slerp")  # (steps, z_dim)
         _, w_plus = self._map(z, *how[:-1])
         return self.render(w_plus, batch_size=batch_size)
 
@@ -165,9 +157,7 @@ class HFGan(PartsPipeline):
         """Pictures of w_plus (n, num_ws, w_dim), with constant noise."""
         expected = [self.generator.num_ws, self.generator.config.w_dim]
         if w_plus.ndim != 3 or list(w_plus.shape[1:]) != expected:
-            raise ValueError(
-                f"w_plus has shape {list(w_plus.shape)}: expected (n, {expected[0]}, {expected[1]})"
-            )
+            raise ValueError(f"w_plus has shape {list(w_plus.shape)}: expected (n, {expected[0]}, {expected[1]})")
         return self._draw(w_plus.to(self.device, torch.float32), "const", None, batch_size)
 
     # ---------------------------------------------------------------- what the verbs share
@@ -191,9 +181,7 @@ class HFGan(PartsPipeline):
         if not classes:
             return None
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < classes:
-            raise ValueError(
-                f"label is {label!r}: this model has classes 0 to {classes - 1}, give one of them"
-            )
+            raise ValueError(f"label is {label!r}: this model has classes 0 to {classes - 1}, give one of them")
         return F.one_hot(torch.full((n,), label, device=self.device), classes).float()
 
     def _noise(self, seeds: Sequence[int]) -> list[torch.Generator]:
@@ -227,8 +215,6 @@ class HFGan(PartsPipeline):
         """Refuse what is no output, is empty, or comes from another model."""
         for output in outputs:
             if not isinstance(output, SampleOutput) or not len(output):
-                raise TypeError(
-                    f"{type(output).__name__} given: expected what sample, mix or replay returned"
-                )
+                raise TypeError(f"{type(output).__name__} given: expected what sample, mix or replay returned")
             for recipe in output.recipes:
                 recipes.check_model(recipe, self.generator.fingerprint(), self.name)

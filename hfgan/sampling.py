@@ -27,17 +27,13 @@ def choose_seeds(
 ) -> list[int]:
     """One seed per image: `seeds` as given, or seed, seed + 1, ..., or random ones when neither is given."""
     if seed is not None and seeds is not None:
-        raise ValueError(
-            "both seed and seeds were given: give seed (the first of num_images) or seeds (all of them)"
-        )
+        raise ValueError("both seed and seeds were given: give seed (the first of num_images) or seeds (all of them)")
     if seeds is not None:
         chosen = [check_seed(one) for one in ([seeds] if isinstance(seeds, int | str) else seeds)]
         if not chosen:
             raise ValueError("seeds is empty: give at least one")
         if num_images not in (None, len(chosen)):
-            raise ValueError(
-                f"num_images is {num_images} but there are {len(chosen)} seeds: leave num_images out"
-            )
+            raise ValueError(f"num_images is {num_images} but there are {len(chosen)} seeds: leave num_images out")
         return chosen
     count = check_count(1 if num_images is None else num_images, "num_images")
     if seed is None:
@@ -111,9 +107,7 @@ def truncate(w_plus: Tensor, center: Tensor, psi: float, cutoff: int | None = No
     num_ws = w_plus.shape[1]
     layers = num_ws if cutoff is None else _integer(cutoff)
     if layers is None or not 0 <= layers <= num_ws:
-        raise ValueError(
-            f"truncation_cutoff is {cutoff!r}: expected a number of layers from 0 to {num_ws}, or None"
-        )
+        raise ValueError(f"truncation_cutoff is {cutoff!r}: expected a number of layers from 0 to {num_ws}, or None")
     if psi == 1:
         return w_plus.clone()
     head = torch.lerp(center.unsqueeze(-2).to(w_plus), w_plus[:, :layers], float(psi))  # (n, cutoff, w_dim)
@@ -133,9 +127,7 @@ def parse_layers(layers: str | Iterable[int], num_ws: int) -> list[int]:
             raise ValueError(f"layers is {layers!r}: expected whole numbers, or a string such as '0-3,5'")
         pairs = [(layer, layer) for layer in found]
     if not pairs or any(not 0 <= first <= last < num_ws for first, last in pairs):
-        raise ValueError(
-            f"layers is {layers!r}: expected ascending ranges within 0-{num_ws - 1}, as this model has"
-        )
+        raise ValueError(f"layers is {layers!r}: expected ascending ranges within 0-{num_ws - 1}, as this model has")
     return sorted({layer for first, last in pairs for layer in range(first, last + 1)})
 
 
@@ -145,9 +137,7 @@ def mix(a: Tensor, b: Tensor, layers: Iterable[int]) -> Tensor:
     a, b: (n, num_ws, w_dim), where n may be 1 in either. Returns a new (n, num_ws, w_dim).
     """
     if a.ndim != 3 or a.shape[1:] != b.shape[1:] or (len(a) != len(b) and 1 not in (len(a), len(b))):
-        raise ValueError(
-            f"w_plus of shapes {list(a.shape)} and {list(b.shape)} do not mix: expected equal shapes"
-        )
+        raise ValueError(f"w_plus of shapes {list(a.shape)} and {list(b.shape)} do not mix: expected equal shapes")
     chosen = torch.zeros(a.shape[1], 1, dtype=torch.bool, device=a.device)
     chosen[list(layers)] = True
     return torch.where(chosen, b, a)  # (n, num_ws, w_dim)
@@ -178,9 +168,7 @@ def interpolate(a: Tensor, b: Tensor, steps: int, kind: str = "lerp") -> Tensor:
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}: expected one of {', '.join(map(repr, KINDS))}")
     if a.shape != b.shape:
-        raise ValueError(
-            f"cannot interpolate between shapes {list(a.shape)} and {list(b.shape)}: make them equal"
-        )
+        raise ValueError(f"cannot interpolate between shapes {list(a.shape)} and {list(b.shape)}: make them equal")
     last = check_count(steps, "steps", least=2) - 1
     way = lerp if kind == "lerp" else slerp
     return torch.stack([way(a, b, step / last) for step in range(last + 1)])

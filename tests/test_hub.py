@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from hfgan import HFGan, StyleGAN2Discriminator, StyleGAN2Generator
 from hfgan.models.base import auto_dtype
+from hfgan.storage import write_json
 
 TINY = {"resolution": 16, "channel_base": 256, "channel_max": 32}
 LATENTS = {"z_dim": 32, "w_dim": 32, "mapping_layers": 2}
@@ -241,6 +242,8 @@ def test_a_failed_save_leaves_the_old_model(saved: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         make(5).save_pretrained(saved)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(saved / "model_index.json", {})
     assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
 
 

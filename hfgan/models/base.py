@@ -57,9 +57,7 @@ def parse_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") ->
         return auto_dtype(device)
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found not in DTYPES.values():
-        raise ValueError(
-            f"dtype is {dtype!r}: expected 'auto', {', '.join(map(repr, DTYPES))} or its torch dtype"
-        )
+        raise ValueError(f"dtype is {dtype!r}: expected 'auto', {', '.join(map(repr, DTYPES))} or its torch dtype")
     return found
 
 
@@ -154,9 +152,7 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
             try:
                 model = cls(**arguments)
             except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{folder / cls.config_name} describes no {cls.__name__}: {error}"
-                ) from error
+                raise ValueError(f"{folder / cls.config_name} describes no {cls.__name__}: {error}") from error
         model._fill(tensors, weights)
         return model.eval().to(device).set_compute_dtype(dtype)
 
@@ -169,13 +165,9 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if named != cls.__name__:
             raise ValueError(f"{path} describes a {named}, not a {cls.__name__}: load it as what it is")
         if not isinstance(written, int) or written > FORMAT:
-            raise ValueError(
-                f"{path} has format {written!r} and this hfgan reads up to {FORMAT}: upgrade hfgan"
-            )
+            raise ValueError(f"{path} has format {written!r} and this hfgan reads up to {FORMAT}: upgrade hfgan")
         if unknown := sorted(config.keys() - _argument_names(cls)):
-            raise ValueError(
-                f"{path} has keys unknown to {cls.__name__}: {', '.join(unknown)}. Upgrade hfgan"
-            )
+            raise ValueError(f"{path} has keys unknown to {cls.__name__}: {', '.join(unknown)}. Upgrade hfgan")
         return config
 
     def _fill(self, tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -193,9 +185,7 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         }
         said = [f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names]
         if said:
-            raise ValueError(
-                f"{path} does not fit its config.json. Tensors {'; '.join(said)}. Save the model again"
-            )
+            raise ValueError(f"{path} does not fit its config.json. Tensors {'; '.join(said)}. Save the model again")
         self.load_state_dict(tensors)
 
     def save_pretrained(
@@ -206,9 +196,7 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / weights_name(variant), save(stored))
         arguments = {name: self.config[name] for name in _argument_names(type(self))}
-        write_json(
-            folder / self.config_name, {"_class_name": type(self).__name__, "_format": FORMAT} | arguments
-        )
+        write_json(folder / self.config_name, {"_class_name": type(self).__name__, "_format": FORMAT} | arguments)
 
     def _stored(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The state dict as it goes to disk; a value that `dtype` cannot hold is an error, no infinity."""
