@@ -45,7 +45,9 @@ def diff_augment(image: Tensor, generator: torch.Generator) -> Tensor:
     return image * _cutout(image, generator)
 
 
-def adapt_probability(p: float, sign_mean: float, images: int, *, target: float, images_to_one: int, cap: float) -> float:
+def adapt_probability(
+    p: float, sign_mean: float, images: int, *, target: float, images_to_one: int, cap: float
+) -> float:
     """ADA's controller: move p so that E[sign D(real)] approaches `target` (arXiv 2006.06676 §3.1).
 
     Args:
@@ -71,7 +73,14 @@ def _affine(image: Tensor, p: float, g: torch.Generator) -> Tensor:
     fraction = torch.randn(2, n, generator=g) * 0.125 * _gate(n, p, g)
     shift = pixels * 2 / size + fraction  # in units of half the side
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = [cos * flip / (scale * stretch), -sin / scale, shift[0], sin / scale, cos * stretch / scale, shift[1]]
+    rows = [
+        cos * flip / (scale * stretch),
+        -sin / scale,
+        shift[0],
+        sin / scale,
+        cos * stretch / scale,
+        shift[1],
+    ]
     return _warp(image, torch.stack(rows, dim=1).view(n, 2, 3), padding_mode="reflection")
 
 

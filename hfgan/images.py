@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from PIL import Image, ImageOps, PngImagePlugin
+
+from hfgan.storage import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -229,12 +230,7 @@ def write_file(path: str | os.PathLike, data: bytes, *, overwrite: bool = False)
         raise FileExistsError(f"{path} exists already: choose another name or pass overwrite=True")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into: create it first")
-    partial = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomic(path, data)
 
 
 def save_png(

@@ -63,7 +63,9 @@ def path_lengths(synthesise: Callable[[Tensor], Tensor], w_plus: Tensor, generat
         (n,): root of the squared gradient summed over w_dim, averaged over layers.
     """
     image = synthesise(w_plus)
-    y = torch.randn(image.shape, generator=generator, device=generator.device).to(image) / math.sqrt(image[0, 0].numel())
+    y = torch.randn(image.shape, generator=generator, device=generator.device).to(image) / math.sqrt(
+        image[0, 0].numel()
+    )
     (grad,) = torch.autograd.grad((image * y).sum(), w_plus, create_graph=True)  # (n, num_ws, w_dim)
     return grad.square().sum(dim=2).mean(dim=1).sqrt()
 

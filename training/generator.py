@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfgan.data import InfiniteSampler, PhotoDataset, open_photos
+from hfgan.images import to_image
 
 
 def flag(default: Any, text: str) -> Any:
@@ -214,7 +215,7 @@ def real_batch(
 ) -> tuple[Tensor, Tensor | None]:
     """This process's photos (n, c, r, r) in [-1, 1] and one-hot labels (n, classes) or None."""
     indices = sampler.indices(images_seen, config.batch)
-    image = photos.batch(indices).to(device).float() / 127.5 - 1
+    image = to_image(photos.batch(indices)).to(device)
     if config.mirror:
         source = run.random_source(config.seed, PURPOSES["real"], images_seen, sampler.rank)
         mirrored = torch.rand(len(image), 1, 1, 1, generator=source).to(device) < 0.5

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfgan.data import PhotoDataset
-from hfgan.images import grid, to_pil
+from hfgan.images import grid, to_image, to_pil
 from hfgan.metrics import extract_features, frechet_of_features
 from hfgan.models.perceptual import MobileNetV2
 from hfgan.sampling import latents_from_seeds
@@ -30,7 +30,7 @@ class Reporter:
 
     def __init__(self, config: Config, folder: run.RunFolder, photos: PhotoDataset, nets: Networks) -> None:
         self.config, self.folder, self.photos, self.nets = config, folder, photos, nets
-        self.photo_spread = spread(photos.batch(range(min(len(SHEET), len(photos)))).float() / 127.5 - 1)
+        self.photo_spread = spread(to_image(photos.batch(range(min(len(SHEET), len(photos))))))
         self.embed, self.real_features = None, None
         if config.features:
             self.embed = MobileNetV2.from_file(config.features).to(nets.device).embed

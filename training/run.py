@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hfgan.images import write_file
+
 
 class UserError(Exception):
     """Something the user can put right: shown as one sentence, without a traceback."""
@@ -79,7 +81,7 @@ class RunFolder:
         known = self.path / "config.json"
         if known.exists():
             _check_same(json.loads(known.read_text()), wanted, may_change, known)
-        write_atomically(known, json.dumps(wanted, indent=2).encode())
+        write_file(known, json.dumps(wanted, indent=2).encode(), overwrite=True)
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
@@ -134,14 +136,7 @@ class RunFolder:
     def forget_after(self, images_seen: int) -> None:
         """Drop log lines written after the checkpoint that the run goes on from."""
         lines = [json.dumps(e) + "\n" for e in self.read_log() if e["images_seen"] <= images_seen]
-        write_atomically(self.path / "log.jsonl", "".join(lines).encode())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a kill leaves either the old or the new content."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+        write_file(self.path / "log.jsonl", "".join(lines).encode(), overwrite=True)
 
 
 def need_space(path: Path, size: int) -> None:

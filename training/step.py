@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import run
 import torch
@@ -33,6 +33,17 @@ class Progress:
     sign_count: int = 0
 
 
+class Shown(NamedTuple):
+    """An image as the discriminators see it: augmented (n, c, r, r), and its projected features."""
+
+    image: Tensor
+    features: list[Tensor]
+
+    def detached(self) -> Shown:
+        """The same as constants, for the discriminators' own step."""
+        return Shown(self.image.detach(), [x.detach() for x in self.features])
+
+
 class Step:
     """One iteration on one batch: generator, discriminators, penalties, averages, augmentation control."""
 
@@ -56,9 +67,9 @@ class Step:
         nets.train_only("generator")
         for image, c in reals:
             fake, w = self.draw(image, c, sources)
-            loss = self.generator_loss(fake, image, c, sources)
+            shown, loss = self.generator_loss(fake, image, c, sources)
             (loss / parts).backward()
-            fakes.append(fake.detach())
+            fakes.append(shown.detached())
             nets.generator.mapping.track_w_avg(self.mean(w.detach().mean(dim=0)))
         numbers["loss_g"] = loss.item()
         self.update("generator")
@@ -92,43 +103,47 @@ class Step:
             w_plus[:, cutoff:] = generator.mapping(z[1], c).unsqueeze(1)
         return generator.synthesis(w_plus, "random", sources["noise"]), w
 
-    def show(self, image: Tensor, source: torch.Generator) -> Tensor:
-        """What the discriminators see of an image: augmented."""
+    def show(self, image: Tensor, source: torch.Generator) -> Shown:
+        """What the discriminators see of an image: augmented, and projected where a frozen network looks on."""
         if self.config.augment == "diff":
-            return diff_augment(image, source)
-        return augment(image, self.progress.augment_p, source)
+            image = diff_augment(image, source)
+        else:
+            image = augment(image, self.progress.augment_p, source)
+        return Shown(image, [] if self.nets.projected is None else self.nets.projected.project(image))
 
     def generator_loss(
         self, fake: Tensor, real: Tensor, c: Tensor | None, sources: dict[str, torch.Generator]
-    ) -> Tensor:
+    ) -> tuple[Shown, Tensor]:
+        """What the discriminators saw, and the generator's loss."""
         shown = self.show(fake, sources["fake"])
-        logits = self.nets.discriminator(shown, c)
+        logits = self.nets.discriminator(shown.image, c)
         if self.config.loss == "logistic":
             loss = losses.logistic_g(logits)
         else:
-            loss = losses.relativistic_g(self.nets.discriminator(self.show(real, sources["real"]), c), logits)
+            real_logits = self.nets.discriminator(self.show(real, sources["real"]).image, c)
+            loss = losses.relativistic_g(real_logits, logits)
         if self.nets.projected is not None:
-            loss = loss - self.config.projected_weight * self.nets.projected(shown).mean()
-        return loss
+            loss = loss - self.config.projected_weight * self.nets.projected.logits(shown.features).mean()
+        return shown, loss
 
     def discriminator_loss(
-        self, real: Tensor, fake: Tensor, c: Tensor | None, sources: dict[str, torch.Generator]
+        self, real: Tensor, fake: Shown, c: Tensor | None, sources: dict[str, torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        shown_real, shown_fake = self.show(real, sources["real"]), self.show(fake, sources["fake"])
-        real_logits, fake_logits = (
-            self.nets.discriminator(shown_real, c),
-            self.nets.discriminator(shown_fake, c),
-        )
+        """The loss of both discriminators, and the logits (n, 1) of real images."""
+        with torch.no_grad():
+            shown = self.show(real, sources["real"])
+        real_logits = self.nets.discriminator(shown.image, c)
+        fake_logits = self.nets.discriminator(fake.image, c)
         adversarial = losses.logistic_d if self.config.loss == "logistic" else losses.relativistic_d
         loss = adversarial(real_logits, fake_logits)
-        if self.nets.projected is not None:
-            loss = loss + losses.hinge_d(self.nets.projected(shown_real), self.nets.projected(shown_fake))
+        if projected := self.nets.projected:
+            loss = loss + losses.hinge_d(projected.logits(shown.features), projected.logits(fake.features))
         return loss, real_logits.detach()
 
     def gradient_penalty_step(
         self,
         reals: list[tuple[Tensor, Tensor | None]],
-        fakes: list[Tensor],
+        fakes: list[Shown],
         sources: dict[str, torch.Generator],
     ) -> float:
         """R1, and R2 with the relativistic loss, as a step of its own scaled by the iterations it stands for."""
@@ -138,10 +153,10 @@ class Step:
             def discriminate(x: Tensor, c: Tensor | None = c) -> Tensor:
                 return self.nets.discriminator(x, c)
 
-            shown = self.show(image, sources["real_for_penalty"])
+            shown = augment(image, self.progress.augment_p, sources["real_for_penalty"])
             penalty, _ = losses.gradient_penalty(discriminate, shown)
             if config.loss == "rpgan_r1r2":
-                penalty = penalty + losses.gradient_penalty(discriminate, self.show(fake, sources["fake"]))[0]
+                penalty = penalty + losses.gradient_penalty(discriminate, fake.image)[0]
             (penalty * (config.r1_gamma / 2 * config.r1_every / len(reals))).backward()
         self.update("discriminator")
         return penalty.item()

@@ -54,10 +54,14 @@ class ProjectedDiscriminator(nn.Module):
             mixed.insert(0, below)
         return mixed
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Patch logits (n, m) of images (n, 3, r, r) in [-1, 1], all scales side by side."""
-        logits = []
-        for (conv, out), x in zip(self.heads, self.project(image), strict=True):
+    def logits(self, mixed: list[Tensor]) -> Tensor:
+        """Patch logits (n, m) of the maps that `project` gives, all scales side by side."""
+        found = []
+        for (conv, out), x in zip(self.heads, mixed, strict=True):
             x = lrelu(conv(x) * SQRT2)  # (n, width, s, s)
-            logits.append(out(x).float().flatten(1))  # (n, s*s)
-        return torch.cat(logits, dim=1)
+            found.append(out(x).float().flatten(1))  # (n, s*s)
+        return torch.cat(found, dim=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Patch logits (n, m) of images (n, 3, r, r) in [-1, 1]."""
+        return self.logits(self.project(image))
