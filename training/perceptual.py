@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,17 +36,41 @@ class Config:
     out: str = field(metadata={"help": "run folder; the network is written to its model/"})
     widths: tuple[int, ...] = field(default=(64, 128, 128, 128, 128), metadata={"help": "channels per layer"})
     photos: int = field(default=4000, metadata={"help": "photos used of each set at most"})
-    pairs: int = field(default=240_000, metadata={"help": "pairs to train on"})
+    pairs: int = field(default=120_000, metadata={"help": "pairs to train on"})
     batch_size: int = field(default=32, metadata={"help": "pairs per step"})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Adam's at the start; falls to 0 by a cosine"})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Adam's at the start; falls to 0 by a cosine"})
     seed: int = field(default=0, metadata={"help": "decides initial weights and all pairs"})
     threads: int = field(default=1, metadata={"help": "CPU threads"})
     checkpoint_every: int = field(default=20_000, metadata={"help": "pairs between checkpoints"})
 
 
+MAY_CHANGE = {"threads", "checkpoint_every"}
+
+
+def main(config: Config) -> None:
+    """Distil, or go on distilling, until `config.pairs`; then measure and publish."""
+    torch.set_num_threads(config.threads)
+    teacher = load_perceptual(config.teacher)
+    if not isinstance(teacher, PerceptualNet):
+        raise UserError(f"--teacher {config.teacher} is a {type(teacher).__name__}: give weights of LPIPS-Alex")
+    folder = RunFolder(config.out, config, MAY_CHANGE)
+    photos = Photos(config.data, config.photos)
+    student = narrowed(teacher, config.widths, *training_pairs(photos, 256, random_source(config.seed, 0)))
+    optimizer = Adam(student.parameters(), betas=(0.9, 0.99))
+    if saved := folder.load_checkpoint():
+        student.load_state_dict(part(saved[0], "student"))
+        load_optimizer(optimizer, saved[0], "adam")
+    seen, seconds = (saved[1]["images_seen"], saved[1]["seconds"]) if saved else (0, 0.0)
+    folder.forget_after(seen)
+    if not train(config, folder, photos, student, teacher, optimizer, seen, Stopwatch(None, seconds)):
+        print("stopped; the same command goes on from here")
+        return
+    publish(config, folder, student, teacher)
+
+
 # ---------------------------------------------------------------- pairs
 
-SIZES = (64, 64, 64, 128)  # px at which pairs are compared, drawn evenly
+SIZES = (64, 64, 64, 64, 64, 128)  # px at which pairs are compared, drawn evenly
 OPEN_SIZE = 128  # px at which photos are opened
 
 # images (n,3,r,r) in [-1,1], other images alike, strengths (n,1,1,1) in [0,1] -> distorted images
@@ -234,6 +257,68 @@ def learning_rate(config: Config, pairs_seen: int) -> float:
     """Linear warm-up over the first 2 %, then a cosine to zero."""
     at = pairs_seen / config.pairs
     return config.learning_rate * min(at / 0.02 + 0.01, 1) * (0.5 + 0.5 * math.cos(math.pi * at))
+
+
+@torch.no_grad()
+def narrowed(teacher: PerceptualNet, widths: Sequence[int], a: Tensor, b: Tensor) -> PerceptualNet:
+    """The teacher with only the channels that tell most of the distance of pairs (n,3,r,r): where a student starts.
+
+    What a layer loses of its input is made up on average by a gain on the weights.
+    """
+    student, kept = PerceptualNet(widths=list(widths)), torch.arange(3)
+    units = zip(*(teacher.weighted_units(teacher.features(x)) for x in (a, b)), strict=True)
+    for i, (x, y) in enumerate(units):
+        own, theirs = student.convs[i], teacher.convs[i]
+        chosen = (x - y).square().mean((0, 2, 3)).topk(widths[i]).indices.sort().values
+        own.weight.copy_(theirs.weight[chosen][:, kept] * math.sqrt(theirs.in_channels / len(kept)))
+        own.bias.copy_(theirs.bias[chosen])
+        student.gains[i].copy_(teacher.gains[i][chosen])
+        kept = chosen
+    return student
+
+
+def train(
+    config: Config, folder: RunFolder, photos: Photos, student: PerceptualNet, teacher: PerceptualNet,
+    optimizer: Adam, seen: int, watch: Stopwatch,
+) -> bool:  # fmt: skip
+    """Steps from `seen` pairs on, with a checkpoint every so often; False when it was asked to stop early."""
+    losses: list[float] = []
+    while seen < config.pairs and not watch.should_stop():
+        optimizer.param_groups[0]["lr"] = learning_rate(config, seen)
+        a, b = training_pairs(photos, config.batch_size, random_source(config.seed, 1, seen))
+        loss = distillation_loss(student, teacher, a, b)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        before, seen = seen, seen + config.batch_size
+        if before // config.checkpoint_every != seen // config.checkpoint_every:
+            save(folder, student, optimizer, seen, watch)
+            folder.log({"images_seen": seen, "seconds": watch.seconds(), "loss": sum(losses) / len(losses)})
+            losses.clear()
+    save(folder, student, optimizer, seen, watch)
+    return seen >= config.pairs
+
+
+def save(folder: RunFolder, student: PerceptualNet, optimizer: Adam, seen: int, watch: Stopwatch) -> None:
+    """A checkpoint; what the run folder counts as images are pairs here."""
+    tensors = {f"student.{k}": v for k, v in student.state_dict().items()} | optimizer_tensors(optimizer, "adam")
+    folder.save_checkpoint(seen, tensors, {"images_seen": seen, "seconds": watch.seconds()})
+
+
+def publish(config: Config, folder: RunFolder, student: PerceptualNet, teacher: PerceptualNet) -> None:
+    """Write model/ (fp16) and model/metrics.json: correlations of the stored network on held-out pairs."""
+    model = folder.path / "model"
+    student.save_pretrained(model, dtype=torch.float16)
+    stored, held_out = load_perceptual(model), Photos(config.test, config.photos)
+    found = {f"{size} px": rank_correlations(stored, teacher, held_out, size) for size in (64, 128)}
+    training = {k: v for k, v in asdict(config).items() if k not in ("teacher", "data", "test", "out")}
+    hours = folder.load_checkpoint()[1]["seconds"] / 3600
+    about = {"what": "Spearman correlation with LPIPS-Alex on held-out pairs", "spearman": found}
+    about |= {"sets": [Path(s).name for s in config.test], "training": training, "hours": round(hours, 2)}
+    write_json(model / "metrics.json", about)
+    for size, row in found.items():
+        print(size, "  ".join(f"{kind} {value:.3f}" for kind, value in row.items()))
 
 
 # ---------------------------------------------------------------- rank correlation
