@@ -130,7 +130,6 @@ def build_networks(config: Config, num_classes: int) -> Networks:
     learners = [discriminator] if projected is None else [discriminator, projected.heads]
     if projected is not None:
         projected.compute_dtype = dtype
-        projected.backbone.to(dtype)
     optimizers = {
         "generator": lazy_adam(list(generator.parameters()), config.lr, config.pl_every),
         "discriminator": lazy_adam([p for m in learners for p in m.parameters()], config.lr, config.r1_every),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 import run
 import torch
+from curves import plot_log
 from networks import Networks
 from step import Progress
 from torch import Tensor
@@ -49,6 +51,8 @@ class Reporter:
         if self.embed is not None:
             entry["fd_mnv2"] = self.frechet_distance()
         self.folder.log(entry)
+        if importlib.util.find_spec("matplotlib"):  # of the extra `eval`
+            plot_log(self.folder.read_log(), self.folder.path / "curves.png")
         told = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "images_seen")
         tqdm.write(f"{progress.images_seen:>10,} images  {told}")
         self.check_collapse(progress, entry["spread"])

@@ -12,6 +12,7 @@ import sys
 STAGES = {
     "generator": "train StyleGAN2 on photos",
     "evaluate": "measure a model against photos",
+    "publish": "write the published form of a model, with its card",
     "perceptual": "distil the small perceptual network that ships with the package",
 }
 

@@ -53,9 +53,7 @@ class StyleGAN2Discriminator(HFGanModel):
         sizes = [2**k for k in range(int(math.log2(resolution)), 1, -1)]
         widths = [channels_at(size, channel_base, channel_max) for size in sizes]
         self.fromrgb = EqualizedConv2d(img_channels, widths[0], 1)
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(above, below) for above, below in pairwise(widths)
-        )
+        self.blocks = nn.ModuleList(DiscriminatorBlock(above, below) for above, below in pairwise(widths))
         self.conv = EqualizedConv2d(widths[-1] + mbstd_channels, widths[-1], 3)
         self.fc = EqualizedLinear(widths[-1] * 16, widths[-1])
         self.out = EqualizedLinear(widths[-1], widths[-1] if c_dim else 1)

@@ -97,7 +97,7 @@ def _convolution_backward(
 
 def _shape_only(like: Tensor, shape: torch.Size) -> Tensor:
     # the kernel reads only the shape and layout of this argument
-    return torch.empty(shape, dtype=like.dtype, device=like.device).to(memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 # --- FIR resampling: depthwise low-pass, its adjoint is itself with up and down exchanged ------------------

@@ -43,14 +43,15 @@ class ProjectedDiscriminator(nn.Module):
     def project(self, image: Tensor) -> list[Tensor]:
         """Images (n, 3, r, r) in [-1, 1] to mixed maps (n, width, size/4, ...), ..., (n, width, size/32, ...)."""
         image = F.interpolate(image, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        image = image.to(dtype=self.compute_dtype, memory_format=torch.channels_last)
-        maps = self.backbone.features(image)
+        # the backbone stays in fp32: CPUs have no fast bf16 kernel for the gradient of strided depthwise convolutions
+        maps = self.backbone.features(image.to(dtype=torch.float32, memory_format=torch.channels_last))
+        maps = [x.to(self.compute_dtype) for x in maps]
         mixed, below = [], None
         for scale in range(len(maps) - 1, -1, -1):  # coarse to fine
-            x = F.conv2d(maps[scale], getattr(self, f"mix_channels{scale}").to(image.dtype))  # (n, width, s, s)
+            x = F.conv2d(maps[scale], getattr(self, f"mix_channels{scale}").to(self.compute_dtype))  # (n, width, s, s)
             if below is not None:
                 x = x + F.interpolate(below, scale_factor=2.0, mode="nearest")
-            below = F.conv2d(x, getattr(self, f"mix_scales{scale}").to(image.dtype), padding=1)  # (n, width, s, s)
+            below = F.conv2d(x, getattr(self, f"mix_scales{scale}").to(self.compute_dtype), padding=1)  # (n, width, s, s)
             mixed.insert(0, below)
         return mixed
 
