@@ -18,13 +18,10 @@ import run
 import torch
 from accelerate import Accelerator
 from networks import Networks, build_networks, load_start
+from photos import Photos
 from report import Reporter
-from step import PURPOSES, Progress, Step
-from torch import Tensor
+from step import Progress, Step
 from tqdm import tqdm
-
-from hfgan.data import InfiniteSampler, PhotoDataset, open_photos
-from hfgan.images import to_image
 
 
 def flag(default: Any, text: str) -> Any:
@@ -37,6 +34,7 @@ class Config:
 
     data: str = field(metadata={"help": "folder, .zip or Hub data set id"})
     out: str = field(metadata={"help": "run folder; the same command resumes"})
+    streaming: bool = flag(False, "read the photos in passing instead of holding them; no labels")
     resolution: int = flag(64, "image size [pixels]")
     images: int = flag(1_000_000, "stop after so many training images")
     minutes: float | None = flag(None, "stop (resumably) after so many minutes of training")
@@ -111,12 +109,8 @@ def main(config: Config) -> None:
         print(json.dumps(dataclasses.asdict(config) | nets.sizes(), indent=2))
         return
     folder = run.RunFolder(config.out, config, MAY_CHANGE)
-    with accelerator.main_process_first():
-        photos = open_photos(
-            config.data, config.resolution, img_channels=config.img_channels, class_labels=config.labels,
-            index=folder.path / "photos.json",
-        )  # fmt: skip
-    nets = build_networks(config, num_classes=len(photos.classes or ()))
+    photos = Photos(config, accelerator, folder)
+    nets = build_networks(config, photos.num_classes)
     progress = Progress()
     saved = folder.load_checkpoint()
     if saved:
@@ -126,7 +120,7 @@ def main(config: Config) -> None:
         load_start(nets, config)
     nets.to(accelerator.device)
     if accelerator.is_main_process:
-        photos.write_report(folder.path / "photos-report.json")
+        photos.write_report()
         folder.forget_after(progress.images_seen)
         run.need_space(folder.path, 4 * nets.checkpoint_bytes())
         print(photos.summary())
@@ -153,17 +147,17 @@ def check(config: Config, processes: int) -> None:
         )
     if config.microbatch and share % config.microbatch:
         raise run.UserError(f"--microbatch {config.microbatch} does not divide the {share} images of each process")
+    if config.streaming and config.labels:
+        raise run.UserError("--streaming reads no labels: leave --labels out, or train without --streaming")
     if config.init and config.grow_from:
         raise run.UserError("--init and --grow-from both name a start: give one of them")
 
 
 def train(
-    config: Config, accelerator: Accelerator, folder: run.RunFolder, photos: PhotoDataset, nets: Networks,
+    config: Config, accelerator: Accelerator, folder: run.RunFolder, photos: Photos, nets: Networks,
     progress: Progress,
 ) -> None:  # fmt: skip
     """The loop: one batch of images per iteration until `config.images`, the time limit or a signal."""
-    rank, world = accelerator.process_index, accelerator.num_processes
-    sampler = InfiniteSampler(len(photos), config.seed, rank, world)
     watch = run.Stopwatch(config.minutes, progress.seconds)
     bar = tqdm(
         total=config.images, initial=progress.images_seen, unit="img", smoothing=0.02,
@@ -173,10 +167,10 @@ def train(
     reporter = Reporter(config, folder, photos, nets) if accelerator.is_main_process else None
     if reporter and progress.images_seen == 0:
         reporter(progress, {})
+    batches = photos.batches(progress.images_seen)
     stopped, numbers = False, {}  # the latest of each, since penalties come at times
     while progress.images_seen < config.images and not stopped:
-        real, labels = real_batch(config, photos, sampler, progress.images_seen, accelerator.device)
-        numbers |= step(real, labels)
+        numbers |= step(*next(batches))
         before, progress.images_seen = progress.images_seen, progress.images_seen + config.batch
         bar.update(config.batch)
         check_finite(numbers, folder, progress)
@@ -187,8 +181,11 @@ def train(
         if done or stopped or crosses(config.save_every, before, progress.images_seen):
             nets.check_replicas(accelerator)
             if accelerator.is_main_process:
-                if world > 1:
-                    tqdm.write(f"{world} processes, replicas equal at {progress.images_seen:,} images")
+                photos.write_report()
+                if accelerator.num_processes > 1:
+                    tqdm.write(
+                        f"{accelerator.num_processes} processes, replicas equal at {progress.images_seen:,} images"
+                    )
                 folder.save_checkpoint(progress.images_seen, nets.tensors(), dataclasses.asdict(progress))
                 nets.publish(folder.path / "model")
         accelerator.wait_for_everyone()
@@ -208,21 +205,6 @@ def should_stop(accelerator: Accelerator, watch: run.Stopwatch) -> bool:
         return watch.should_stop()
     votes = torch.tensor(float(watch.should_stop()), device=accelerator.device)
     return bool(accelerator.reduce(votes, "sum") > 0)
-
-
-def real_batch(
-    config: Config, photos: PhotoDataset, sampler: InfiniteSampler, images_seen: int, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """This process's photos (n, c, r, r) in [-1, 1] and one-hot labels (n, classes) or None."""
-    indices = sampler.indices(images_seen, config.batch)
-    image = to_image(photos.batch(indices)).to(device)
-    if config.mirror:
-        source = run.random_source(config.seed, PURPOSES["real"], images_seen, sampler.rank)
-        mirrored = torch.rand(len(image), 1, 1, 1, generator=source).to(device) < 0.5
-        image = torch.where(mirrored, image.flip(3), image)
-    if photos.labels is None:
-        return image, None
-    return image, torch.nn.functional.one_hot(photos.labels[indices], len(photos.classes)).float().to(device)
 
 
 def check_finite(numbers: dict[str, float], folder: run.RunFolder, progress: Progress) -> None:

@@ -9,11 +9,11 @@ import run
 import torch
 from curves import plot_log
 from networks import Networks
+from photos import Photos
 from step import Progress
 from torch import Tensor
 from tqdm import tqdm
 
-from hfgan.data import PhotoDataset
 from hfgan.images import grid, to_image, to_pil
 from hfgan.metrics import extract_features, frechet_of_features
 from hfgan.models.perceptual import MobileNetV2
@@ -30,14 +30,13 @@ COLLAPSED = 0.1  # drawn images that differ by less than this share of what phot
 class Reporter:
     """Looks at the averaged generator every so often and writes down what it sees."""
 
-    def __init__(self, config: Config, folder: run.RunFolder, photos: PhotoDataset, nets: Networks) -> None:
-        self.config, self.folder, self.photos, self.nets = config, folder, photos, nets
-        self.photo_spread = spread(to_image(photos.batch(range(min(len(SHEET), len(photos))))))
+    def __init__(self, config: Config, folder: run.RunFolder, photos: Photos, nets: Networks) -> None:
+        self.config, self.folder, self.nets = config, folder, nets
+        self.photo_spread = spread(to_image(photos.some(len(SHEET))))
         self.embed, self.real_features = None, None
         if config.features:
             self.embed = MobileNetV2.from_file(config.features).to(nets.device).embed
-            order = torch.randperm(len(photos), generator=torch.Generator().manual_seed(0))[: config.feature_images]
-            self.real_features = extract_features((photos.batch(i) for i in order.split(CHUNK)), self.embed)
+            self.real_features = extract_features(photos.some(config.feature_images).split(CHUNK), self.embed)
 
     @torch.no_grad()
     def __call__(self, progress: Progress, numbers: dict[str, float]) -> dict[str, Any]:

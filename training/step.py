@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from generator import Config
 
 ADA_EVERY = 4  # iterations between two looks at the augmentation's controller
-PURPOSES = {name: i for i, name in enumerate(("latents", "noise", "real", "fake", "path", "real_for_penalty"))}
+PURPOSES = {
+    name: i for i, name in enumerate(("latents", "noise", "real", "fake", "path", "real_for_penalty", "mirror"))
+}
 
 
 @dataclass
