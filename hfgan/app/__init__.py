@@ -1,0 +1,93 @@
+"""The app: `build(models)` is the page, `launch` runs it, `serve` loads models first. Only here is Gradio imported.
+
+Models are shared by all users, read only, one lock each; what a user made is kept in that user's page alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # both are read once, at the first import
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+
+from hfgan.app import animate, look, mix, replay, sample
+from hfgan.app.card import Card, card
+from hfgan.app.studio import Studio
+from hfgan.pipeline import HFGan
+
+MAX_UPLOAD = "4mb"  # a picture of ours of 1024 x 1024 has about two
+MAX_WAITING = 64  # events in the queue before a user is asked to come back
+KEPT = 3600  # seconds for which a picture stays on the server
+
+
+def build(models: Mapping[str, HFGan]) -> gr.Blocks:
+    """The page over loaded models, by the name under which a user chooses one; `launch` runs it."""
+    studio = Studio(models)
+    with gr.Blocks(title=look.TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+        gr.Markdown(look.INTRODUCTION, elem_id="introduction")
+        with gr.Row(elem_id="loaded"):
+            model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1, filterable=False)
+            line = gr.Markdown(studio.line(next(iter(models))), elem_id="line")
+        drawn = sample.section(studio, model)
+        pair = _bench(studio, model, drawn.selected)
+        changed = model.change(studio.line, model, line, api_visibility="private")
+        for event in (page.load, changed.then):
+            sample.begin(studio, drawn, *pair, event)
+    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+
+
+def _bench(studio: Studio, model: gr.Dropdown, selected: Card) -> tuple[Card, Card]:
+    """Cards A and B, and the tabs of what can be done with them."""
+    with gr.Row():
+        a, b = (card(name, f"Press *Use as {name}*", elem_id=name.lower(), scale=2, targets="") for name in "AB")
+        with gr.Column(scale=5, min_width=320), gr.Tabs():
+            with gr.Tab("Mix", elem_id="mix"):
+                mixed = mix.tab(studio, model, a, b)
+            with gr.Tab("Animate", elem_id="animate"):
+                animate.tab(studio, model, a, b)
+            with gr.Tab("Replay", elem_id="replay"):
+                again = replay.tab(studio, model)
+    for one in (selected, mixed, again):
+        one.offer(a, b)
+    return a, b
+
+
+def launch(page: gr.Blocks, **options: Any) -> str:
+    """Run the page with the settings that it is made for; returns its address.
+
+    Args:
+        page: What `build` returned.
+        options: Further arguments of `gradio.Blocks.launch`, such as server_name, server_port and share.
+    """
+    _, address, _ = page.launch(
+        theme=look.theme(),
+        css=look.CSS,
+        footer_links=["api", "settings"],
+        show_error=False,  # the text of an unforeseen exception is nobody's business
+        run_history=False,
+        ssr_mode=False,
+        max_file_size=MAX_UPLOAD,
+        **options,
+    )
+    return address
+
+
+def serve(names: Sequence[str], *, host: str | None = None, port: int | None = None, share: bool = False) -> None:
+    """Load models by bundled name, folder or Hub id, and run the page until it is interrupted.
+
+    Args:
+        names: The first is the one that a user sees first.
+        host: Address to listen on; None is GRADIO_SERVER_NAME or 127.0.0.1.
+        port: None is GRADIO_SERVER_PORT, or the first free one from 7860 on.
+        share: Whether to open a public tunnel.
+    """
+    import torch  # after the page's modules: on ZeroGPU `spaces` comes first
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    models = [HFGan.from_pretrained(name, device=device) for name in names]
+    page = build({str(model.name): model for model in models})
+    launch(page, server_name=host, server_port=port, share=share)

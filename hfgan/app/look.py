@@ -1,0 +1,57 @@
+"""How the page looks and what it says about itself."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+TITLE = "HFGan"
+INTRODUCTION = """# HFGan
+Every picture here is synthetic: a network drew it, and what it shows does not exist."""
+
+CSS = """
+.gradio-container > .main { max-width: 1200px; }
+#introduction h1 { margin-bottom: 0; }
+#introduction p, #line p, .caption p { margin: 0; }
+.block.caption { margin: -6px 0; padding: 0 !important; }
+button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-weight: 600; }
+#line code { overflow-wrap: anywhere; }
+.dark input[type="range"] { --neutral-200: var(--neutral-600); }
+
+/* labels stand above pictures, not on them */
+[data-testid="block-label"] { border: 0 !important; background: none !important; }
+.picture .icon-button-wrapper { display: none; }
+.picture .image-container { padding: 36px var(--spacing-md) var(--spacing-md); }
+.picture .image-frame, .picture .image-frame img { width: 100%; aspect-ratio: 1; object-fit: contain; }
+.picture .empty { aspect-ratio: 1; min-height: 0; padding-top: 36px; }
+#gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+#gallery .grid-wrap { min-height: 0; max-height: none; padding: 36px var(--spacing-md) var(--spacing-md); }
+#gallery .selected { outline: 3px solid var(--body-text-color); }
+#gallery .caption-label { max-width: 100%; padding: 0 4px; border: 0; font-size: var(--text-xs); }
+.recipe .block { border: 0; }
+.recipe .line-number, .recipe .json-node.root::before { display: none; }
+.recipe .json-node.root { padding-left: 0; }
+.recipe .json-holder { font-size: var(--text-xs); }
+.recipe .json-holder span { color: var(--body-text-color); }
+
+/* on a phone the pictures come first */
+@media (max-width: 640px) {
+  #controls { order: 1; }
+  #sample > .column:last-child { order: 2; }
+  #gallery .caption-label { display: none; }
+}
+"""
+
+
+def theme() -> gr.themes.Base:
+    """Monochrome, whose text has enough contrast in light and dark."""
+    sans = ("ui-sans-serif", "system-ui", "sans-serif")
+    plain = gr.themes.Monochrome(spacing_size="md", radius_size="sm", font=sans)
+    return plain.set(  # what one can press, and what is chosen, stands out in the dark, too
+        button_secondary_text_color_hover="*neutral_900",
+        slider_color_dark="*neutral_100",
+        button_primary_background_fill_dark="*neutral_100",
+        button_primary_background_fill_hover_dark="*neutral_300",
+        button_primary_text_color_dark="*neutral_900",
+        checkbox_label_background_fill_selected_dark="*neutral_100",
+        checkbox_label_text_color_selected_dark="*neutral_900",
+    )

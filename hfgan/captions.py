@@ -1,0 +1,35 @@
+"""What a picture is called: its file name and a line to read, both from its recipe."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from hfgan.recipes import Recipe
+
+
+def file_name(recipe: Recipe) -> str:
+    """seed0042.png; seed0042-mix0007_4-7.png with layers of another seed; seed0042-mixed3.png with several."""
+    steps = recipe["mix"]
+    mixed = f"-mixed{len(steps)}" if steps else ""
+    if len(steps) == 1:
+        mixed = f"-mix{steps[0]['seed']:04d}_{spans(steps[0]['layers'])}"
+    return f"seed{recipe['seed']:04d}{mixed}.png"
+
+
+def caption(recipe: Recipe) -> str:
+    """seed 42 · psi 0.7 · layers 4-7 of seed 7"""
+    cutoff, label, noise = (recipe[key] for key in ("truncation_cutoff", "label", "noise_mode"))
+    said = [f"seed {recipe['seed']}", f"psi {recipe['truncation_psi']:g}"]
+    said += [f"on {cutoff} layers"] if cutoff is not None else []
+    said += [f"class {label}"] if label is not None else []
+    said += [f"noise {noise}"] if noise != "const" else []
+    said += [f"layers {spans(step['layers'])} of seed {step['seed']}" for step in recipe["mix"]]
+    return " · ".join(said)
+
+
+def spans(layers: Sequence[int]) -> str:
+    """[0, 1, 2, 3, 5] as "0-3,5", what `sampling.parse_layers` reads."""
+    runs = itertools.groupby(enumerate(sorted(layers)), lambda pair: pair[1] - pair[0])
+    ends = [[layer for _, layer in run] for _, run in runs]
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in ends)

@@ -1,0 +1,321 @@
+"""The command `hfgan`: sample, info, app, evaluate. What takes long to import is imported by who needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from hfgan import __version__
+
+if TYPE_CHECKING:
+    from hfgan.pipeline import HFGan, SampleOutput
+
+MAX_SEEDS = 100_000  # in one command
+BATCH = 16
+FIRST = "hfaces-64"  # the bundled model that is meant when none is named
+NO_MODEL = (
+    "no model comes with this copy of hfgan: train one with `accelerate launch training/train.py generator "
+    "--data PHOTOS --out runs/mine` and name its folder with --model"
+)
+NO_CHECKOUT = (
+    "evaluation is a stage of training, which comes with the repository and not with the installed package: "
+    "in a checkout run `python training/train.py evaluate --help`"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0, or 1 and a sentence on stderr. Wrong usage exits with 2."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["evaluate"]:  # its flags belong to the stage
+        return _evaluate(given[1:])
+    options = _parser().parse_args(given)
+    try:
+        options.run(options)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        return _fail(options.command, str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(command: str, sentence: str) -> int:
+    print(f"hfgan {command}: {' '.join(sentence.split())}", file=sys.stderr)
+    return 1
+
+
+# ---------------------------------------------------------------- flags
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="hfgan", description="Draw pictures with a StyleGAN2.")
+    parser.add_argument("--version", action="version", version=f"hfgan {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_sample, _add_info, _add_app):
+        add(commands)
+    commands.add_parser("evaluate", add_help=False, help="measure a model, in a checkout of the repository")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:])
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_sample(commands: Any) -> None:
+    parser = _command(commands, "sample", _sample, "draw pictures into a folder, or an animation")
+    _add_model(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--seeds", type=_seeds, default="0-7", metavar="0-15,42", help="one picture each (%(default)s)")
+    what.add_argument("--replay", type=Path, metavar="PNG", help="draw the picture of this file again")
+    what.add_argument("--walk", type=_seeds, metavar="3,1,4", help="go from one to the next and back to the first")
+    parser.add_argument("--psi", type=float, default=0.7, help="truncation: 1 all variety, 0 average (%(default)s)")
+    parser.add_argument("--cutoff", type=int, metavar="LAYERS", help="truncate only so many of the first layers")
+    parser.add_argument("--label", type=int, help="class of a model with classes")
+    parser.add_argument("--noise", choices=("const", "random", "none"), default="const", help="(%(default)s)")
+    parser.add_argument("--mix", type=_mix, action="append", default=[], metavar="SEED:LAYERS",
+                        help="take these layers from another seed, such as 7:4-7; may be repeated")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="(%(default)s)")
+    parser.add_argument("--grid", type=_file(".png"), metavar="PNG", help="also write all pictures as one")
+    parser.add_argument(
+        "--animation", type=_file(".gif", ".webp", ".png"), metavar="FILE", help=".gif, .webp or .png of --walk"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=24, help="pictures from one seed of --walk to the next (%(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _add_info(commands: Any) -> None:
+    parser = _command(commands, "info", _info, "say what a model is made of, or how a picture was made")
+    parser.add_argument("what", nargs="?", metavar="MODEL|PNG", help="bundled name, folder, Hub id, or a picture")
+
+
+def _add_app(commands: Any) -> None:
+    parser = _command(commands, "app", _app, "open the app in a browser on this machine")
+    parser.add_argument("--model", nargs="+", metavar="MODEL", help="bundled names, folders or Hub ids (all bundled)")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1, or GRADIO_SERVER_NAME)")
+    parser.add_argument("--port", type=int, help="(the first free one from 7860 on, or GRADIO_SERVER_PORT)")
+    parser.add_argument("--share", action=argparse.BooleanOptionalAction, default=False, help="open a public tunnel")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="bundled name, folder or Hub id (the bundled model)")
+    parser.add_argument("--device", help="cpu, cuda, ... (a GPU where there is one)")
+    parser.add_argument(
+        "--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"), help="(%(default)s)"
+    )
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds in "0-15,42", both ends included, in their order."""
+    ends = [part.split("-") for part in text.split(",")]
+    if not all(len(pair) <= 2 and all(end.strip().isdecimal() for end in pair) for pair in ends):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0-15,42")
+    spans = [range(int(pair[0]), int(pair[-1]) + 1) for pair in ends]
+    if not all(spans) or sum(map(len, spans)) > MAX_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r} has a range that descends, or more than {MAX_SEEDS} seeds")
+    return [seed for span in spans for seed in span]
+
+
+def _mix(text: str) -> tuple[int, str]:
+    """Seed and layers in "7:4-7"."""
+    seed, colon, layers = text.partition(":")
+    if not colon or not seed.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed and layers such as 7:4-7")
+    return int(seed), layers
+
+
+def _file(*suffixes: str) -> Callable[[str], Path]:
+    """A path with one of these endings."""
+
+    def parse(text: str) -> Path:
+        if not text.lower().endswith(suffixes):
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
+        return Path(text)
+
+    return parse
+
+
+# ---------------------------------------------------------------- models
+
+
+def _load(name: str | None, options: argparse.Namespace) -> HFGan:
+    """The named model, or the bundled one."""
+    import torch
+
+    from hfgan.pipeline import HFGan
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return HFGan.from_pretrained(name or _bundled()[0], device=device, dtype=options.dtype)
+
+
+def _bundled() -> list[str]:
+    """Names of the models that come with the package, the one that is meant first."""
+    from hfgan.parts import bundled_models
+
+    names = sorted(bundled_models(), key=lambda name: (name != FIRST, name))
+    if not names:
+        raise FileNotFoundError(NO_MODEL)
+    return names
+
+
+# ---------------------------------------------------------------- sample
+
+
+def _sample(options: argparse.Namespace) -> None:
+    if (options.walk is None) != (options.animation is None):
+        raise ValueError("--walk and --animation go together: the seeds and the file")
+    if options.replay:
+        _replay(options)
+    elif options.walk:
+        _walk(options)
+    else:
+        _pictures(options)
+
+
+def _pictures(options: argparse.Namespace) -> None:
+    """A PNG for each seed, and all of them as one where that is wanted."""
+    from hfgan import images
+    from hfgan.captions import file_name
+    from hfgan.sampling import parse_layers
+
+    gan, seeds = _load(options.model, options), list(dict.fromkeys(options.seeds))
+    steps = [{"seed": seed, "layers": parse_layers(layers, gan.generator.num_ws)} for seed, layers in options.mix]
+    paths = [options.out / file_name({"seed": seed, "mix": steps}) for seed in seeds]
+    _check_free([*paths, *([options.grid] if options.grid else [])], options.overwrite)
+    drawn = []
+    for out in _batches(gan, seeds, options):
+        for image, recipe in zip(out.images, out.recipes, strict=True):
+            _save(image, options.out / file_name(recipe), recipe, options)
+        drawn += out.images if options.grid else []
+    if options.grid:
+        _save(images.grid(drawn), options.grid, None, options)
+
+
+def _batches(gan: HFGan, seeds: list[int], options: argparse.Namespace) -> Iterator[SampleOutput]:
+    """What the seeds give, mixed, some at a time."""
+    how = {"truncation_psi": options.psi, "truncation_cutoff": options.cutoff, "label": options.label,
+           "noise_mode": options.noise}  # fmt: skip
+    others = [(gan.sample(seed=seed, **how), layers) for seed, layers in options.mix]
+    for start in range(0, len(seeds), BATCH):
+        out = gan.sample(seeds=seeds[start : start + BATCH], batch_size=BATCH, **how)
+        for other, layers in others:
+            out = gan.mix(out, other, layers)
+        yield out
+
+
+def _replay(options: argparse.Namespace) -> None:
+    """The picture of a PNG once more, from the recipe inside it."""
+    from hfgan import images
+    from hfgan.captions import file_name
+    from hfgan.parts import bundled_models
+    from hfgan.recipes import check
+
+    recipe = check(images.read_recipe(options.replay))
+    known = recipe["model"] if recipe["model"] in bundled_models() else None  # no download because a file says so
+    if not (options.model or known):
+        called = json.dumps(recipe["model"])
+        raise ValueError(f"{options.replay} was drawn by {called}: say with --model where that is")
+    out = _load(options.model or known, options).replay(recipe)
+    path = options.out / file_name(out.recipes[0])
+    _check_free([path], options.overwrite)
+    _save(out.images[0], path, out.recipes[0], options)
+
+
+def _walk(options: argparse.Namespace) -> None:
+    """An animation from seed to seed and back to the first."""
+    from hfgan import images, sampling
+
+    _check_free([options.animation], options.overwrite)
+    if options.mix or options.grid or options.noise != "const":
+        raise ValueError("--walk goes without --mix, --grid and --noise: an animation has constant noise")
+    gan = _load(options.model, options)
+    how = {"truncation_psi": options.psi, "truncation_cutoff": options.cutoff, "label": options.label}
+    keyframes = gan.sample(seeds=options.walk, **how).w_plus  # (k, num_ws, w_dim)
+    frames = gan.render(sampling.walk(keyframes, options.steps, loop=True))
+    options.animation.parent.mkdir(parents=True, exist_ok=True)
+    images.save_animation(frames, options.animation, overwrite=options.overwrite)
+    print(options.animation)
+
+
+def _check_free(paths: list[Path], overwrite: bool) -> None:
+    """Refuse before anything is drawn."""
+    taken = [] if overwrite else [path for path in paths if path.exists()]
+    if taken:
+        more = f" and {len(taken) - 1} more exist" if len(taken) > 1 else " exists"
+        raise FileExistsError(f"{taken[0]}{more} already: choose another place or pass --overwrite")
+
+
+def _save(image: Any, path: Path, recipe: dict | None, options: argparse.Namespace) -> None:
+    from hfgan.images import save_png
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(image, path, recipe, overwrite=options.overwrite)
+    print(path)
+
+
+# ---------------------------------------------------------------- info, app, evaluate
+
+
+def _info(options: argparse.Namespace) -> None:
+    if options.what and Path(options.what).is_file():
+        _info_picture(Path(options.what))
+    else:
+        _info_model(options.what or _bundled()[0])
+
+
+def _info_picture(path: Path) -> None:
+    """A PNG's recipe, escaped: a stranger may have written it."""
+    from hfgan import images
+
+    for key, value in images.read_recipe(path).items():
+        print(f"{json.dumps(key)[1:-1]:18} {json.dumps(value)}")
+
+
+def _info_model(name: str) -> None:
+    """Parts, sizes, weights and licence of a model."""
+    from hfgan.pipeline import HFGan
+
+    folder = HFGan.download(name)
+    gan = HFGan.from_pretrained(name)
+    config = gan.generator.config
+    print(f"{gan.name}: {config.resolution} x {config.resolution}, {config.img_channels} channels, "
+          f"{gan.generator.num_ws} layers, {config.c_dim or 'no'} classes")  # fmt: skip
+    for part, model in gan.parts.items():
+        count = sum(parameter.numel() for parameter in model.parameters())
+        size = sum(file.stat().st_size for file in (folder / part).glob("*.safetensors"))
+        print(f"{part:14} {type(model).__name__:24} {count / 1e6:6.2f} M parameters {size / 1e6:7.1f} MB")
+    print(f"{'weights':14} {gan.generator.fingerprint()}")
+    print(f"{'licence':14} {_licence(folder)}")
+
+
+def _licence(folder: Path) -> str:
+    """What the front matter of the model card says."""
+    from huggingface_hub import ModelCard
+
+    card = folder / "README.md"
+    return str((ModelCard.load(card).data.license if card.is_file() else None) or "not stated in its card")
+
+
+def _app(options: argparse.Namespace) -> None:
+    from hfgan import app
+
+    app.serve(options.model or _bundled(), host=options.host, port=options.port, share=options.share)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    stage = Path(__file__).parents[1] / "training" / "evaluate.py"
+    if not stage.is_file():
+        return _fail("evaluate", NO_CHECKOUT)
+    return subprocess.call([sys.executable, str(stage.with_name("train.py")), "evaluate", *arguments])
