@@ -101,23 +101,23 @@ MAY_CHANGE = {
 
 def main(config: Config) -> None:
     """Train, or go on training, until `config.images`."""
-    config = resolve(config)
     accelerator = Accelerator(log_with=config.tracker, project_dir=config.out)
     check(config, accelerator.num_processes)
-    nets = build_networks(config, num_classes=0) if config.dry_run else None
+    config = resolve(config)
     if config.dry_run:
-        print(json.dumps(dataclasses.asdict(config) | nets.sizes(), indent=2))
+        with run.library_errors():
+            print(json.dumps(dataclasses.asdict(config) | build_networks(config, num_classes=0).sizes(), indent=2))
         return
     folder = run.RunFolder(config.out, config, MAY_CHANGE)
-    photos = Photos(config, accelerator, folder)
-    nets = build_networks(config, photos.num_classes)
-    progress = Progress()
-    saved = folder.load_checkpoint()
-    if saved:
-        nets.load(saved[0])
-        progress = Progress(**saved[1])
-    elif config.init or config.grow_from:
-        load_start(nets, config)
+    progress, saved = Progress(), folder.load_checkpoint()
+    with run.library_errors():
+        photos = Photos(config, accelerator, folder)
+        nets = build_networks(config, photos.num_classes)
+        if saved:
+            nets.load(saved[0])
+            progress = Progress(**saved[1])
+        elif config.init or config.grow_from:
+            load_start(nets, config)
     nets.to(accelerator.device)
     if accelerator.is_main_process:
         photos.write_report()
@@ -126,6 +126,8 @@ def main(config: Config) -> None:
         print(photos.summary())
     if config.tracker:
         accelerator.init_trackers("hfgan", config=dataclasses.asdict(config))
+        if accelerator.is_main_process and not accelerator.trackers:  # Accelerate itself only warns
+            raise run.UserError(f"--tracker {config.tracker} is not installed: install it, or leave --tracker out")
     train(config, accelerator, folder, photos, nets, progress)
     accelerator.end_training()
 
@@ -140,6 +142,9 @@ def resolve(config: Config) -> Config:
 
 def check(config: Config, processes: int) -> None:
     """Say at once what would fail later."""
+    small = [n for n in ("batch", "images", "r1_every", "save_every", "sample_every") if getattr(config, n) < 1]
+    if small:
+        raise run.UserError(f"--{small[0].replace('_', '-')} is {getattr(config, small[0])}: give 1 or more")
     share = config.batch // processes
     if config.batch % processes:
         raise run.UserError(
@@ -188,7 +193,7 @@ def train(
                     )
                 folder.save_checkpoint(progress.images_seen, nets.tensors(), dataclasses.asdict(progress))
                 nets.publish(folder.path / "model")
-        accelerator.wait_for_everyone()
+            accelerator.wait_for_everyone()
     bar.close()
     if stopped and accelerator.is_main_process:
         print(f"stopped at {progress.images_seen:,} images; the same command goes on from there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import time
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,15 @@ from hfgan.images import write_file
 
 class UserError(Exception):
     """Something the user can put right: shown as one sentence, without a traceback."""
+
+
+@contextlib.contextmanager
+def library_errors() -> Iterator[None]:
+    """The library's own errors are sentences for the user: show them as such while a run is set up."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
+        raise UserError(str(error)) from error
 
 
 # --- flags -------------------------------------------------------------------------------------------------

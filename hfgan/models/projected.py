@@ -8,11 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfgan.models.layers import SQRT2, EqualizedConv2d, lrelu
+from hfgan.models.layers import lrelu, minibatch_stddev
+from hfgan.models.ops import conv2d
 from hfgan.models.perceptual import MobileNetV2
 
 FEATURE_CHANNELS = (24, 32, 96, 320)  # of the backbone, shallowest first
 PROJECTED_CHANNELS = 64  # after the random projection
+GROUP = 4  # samples that are compared with each other
+
+
+class SpectralConv2d(nn.Module):
+    """3x3 convolution whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv 1802.05957)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, i, h, w)
+        rows = self.weight.flatten(1)  # (o, i*9)
+        norm = torch.linalg.eigvalsh(rows @ rows.t())[-1].sqrt()  # exact: no state to save, no iteration to wait for
+        kernel = (self.weight / norm).to(dtype=x.dtype, memory_format=torch.channels_last)
+        return conv2d(x, kernel, padding=1) + self.bias.to(x.dtype).view(-1, 1, 1)  # (n, o, h, w)
 
 
 class ProjectedDiscriminator(nn.Module):
@@ -33,7 +50,7 @@ class ProjectedDiscriminator(nn.Module):
             self.register_buffer(f"mix_channels{scale}", torch.randn(width, channels, 1, 1) / math.sqrt(channels))
             self.register_buffer(f"mix_scales{scale}", torch.randn(width, width, 3, 3) / math.sqrt(9 * width))
         self.heads = nn.ModuleList(
-            nn.ModuleList([EqualizedConv2d(width, width, 3), EqualizedConv2d(width, 1, 3)]) for _ in FEATURE_CHANNELS
+            nn.ModuleList([SpectralConv2d(width + 1, width), SpectralConv2d(width, 1)]) for _ in FEATURE_CHANNELS
         )
 
     def trainable_state(self) -> dict[str, Tensor]:
@@ -51,7 +68,9 @@ class ProjectedDiscriminator(nn.Module):
             x = F.conv2d(maps[scale], getattr(self, f"mix_channels{scale}").to(self.compute_dtype))  # (n, width, s, s)
             if below is not None:
                 x = x + F.interpolate(below, scale_factor=2.0, mode="nearest")
-            below = F.conv2d(x, getattr(self, f"mix_scales{scale}").to(self.compute_dtype), padding=1)  # (n, width, s, s)
+            below = F.conv2d(
+                x, getattr(self, f"mix_scales{scale}").to(self.compute_dtype), padding=1
+            )  # (n, width, s, s)
             mixed.insert(0, below)
         return mixed
 
@@ -59,7 +78,8 @@ class ProjectedDiscriminator(nn.Module):
         """Patch logits (n, m) of the maps that `project` gives, all scales side by side."""
         found = []
         for (conv, out), x in zip(self.heads, mixed, strict=True):
-            x = lrelu(conv(x) * SQRT2)  # (n, width, s, s)
+            x = minibatch_stddev(x, GROUP, 1)  # (n, width + 1, s, s), so that sameness is seen here too
+            x = lrelu(conv(x))  # (n, width, s, s)
             found.append(out(x).float().flatten(1))  # (n, s*s)
         return torch.cat(found, dim=1)
 
