@@ -26,9 +26,9 @@ class DiscriminatorBlock(nn.Module):
         self.skip = EqualizedConv2d(in_channels, out_channels, 1, bias=False, down=True)
 
     def forward(self, x: Tensor, clamp: float | None) -> Tensor:  # (n, i, h, w)
-        y = lrelu(self.conv0(x) * SQRT2, clamp)  # (n, i, h, w)
+        y = lrelu(self.conv0(x, gain=SQRT2), clamp)  # (n, i, h, w)
         y = lrelu(self.conv1(y), None if clamp is None else clamp * SQRT_HALF)  # (n, o, h/2, w/2)
-        return y + self.skip(x) * SQRT_HALF  # (n, o, h/2, w/2)
+        return y + self.skip(x, gain=SQRT_HALF)  # (n, o, h/2, w/2)
 
 
 class StyleGAN2Discriminator(HFGanModel):
@@ -64,7 +64,7 @@ class StyleGAN2Discriminator(HFGanModel):
         """Activations of every resolution: image (n, c, r, r) in [-1, 1] to [(n, c_r, r, r), ..., (n, c_4, 4, 4)]."""
         clamp = self.config.conv_clamp
         x = image.to(dtype=self.compute_dtype, memory_format=torch.channels_last)  # (n, c, r, r)
-        x = lrelu(self.fromrgb(x) * SQRT2, clamp)  # (n, c_r, r, r)
+        x = lrelu(self.fromrgb(x, gain=SQRT2), clamp)  # (n, c_r, r, r)
         taps = [x]
         for block in self.blocks:
             x = block(x, clamp)  # (n, c, h/2, w/2)
@@ -75,7 +75,7 @@ class StyleGAN2Discriminator(HFGanModel):
         """Logits (n, 1) of images (n, img_channels, r, r) in [-1, 1], one-hot labels c (n, c_dim)."""
         x = self.features(image)[-1].float()  # (n, c4, 4, 4), from here on in fp32
         x = minibatch_stddev(x, self.config.mbstd_group, self.config.mbstd_channels)  # (n, c4 + f, 4, 4)
-        x = lrelu(self.conv(x) * SQRT2, self.config.conv_clamp)  # (n, c4, 4, 4)
+        x = lrelu(self.conv(x, gain=SQRT2), self.config.conv_clamp)  # (n, c4, 4, 4)
         x = lrelu(self.fc(x.flatten(1), gain=SQRT2))  # (n, c4)
         x = self.out(x)  # (n, 1), or (n, c4) with classes
         if self.label_mapping is None:

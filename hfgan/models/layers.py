@@ -20,8 +20,8 @@ LRELU_SLOPE = 0.2
 
 
 def lrelu(x: Tensor, clamp: float | None = None) -> Tensor:
-    """Leaky ReLU of slope 0.2, optionally limited to [-clamp, clamp]; any shape."""
-    x = F.leaky_relu(x, LRELU_SLOPE)
+    """Leaky ReLU of slope 0.2, optionally limited to [-clamp, clamp]; any shape, in place."""
+    x = F.leaky_relu_(x, LRELU_SLOPE)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
@@ -50,18 +50,21 @@ class PreparedKernel(nn.Module):
 
     weight: nn.Parameter
 
-    def prepare(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """What the forward pass needs of the weight, in `dtype`."""
+    def prepare(self, dtype: torch.dtype, gain: float = 1.0) -> tuple[Tensor, ...]:
+        """What the forward pass needs of the weight times `gain`, in `dtype`."""
         raise TypeError(f"{type(self).__name__} does not say how its weight is prepared")
 
-    def prepared(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """`prepare(dtype)`: computed anew while gradients are recorded or code is compiled, else remembered."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return self.prepare(dtype)
-        key = (dtype, self.weight.device, self.weight.data_ptr(), self.weight._version)
-        if getattr(self, "_prepared_key", None) != key:
-            self._prepared_key, self._prepared = key, self.prepare(dtype)
-        return self._prepared
+    def prepared(self, dtype: torch.dtype, gain: float = 1.0) -> tuple[Tensor, ...]:
+        """`prepare(dtype, gain)`: anew while gradients are recorded or code is compiled, else remembered."""
+        weight = self.weight
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_inference():
+            return self.prepare(dtype, gain)
+        key = (dtype, gain, weight.device, weight.data_ptr(), weight._version)
+        found, _, values = getattr(self, "_prepared", (None, None, None))
+        if found != key:
+            values = self.prepare(dtype, gain)
+            self._prepared = key, weight.detach(), values  # the alias keeps another tensor from taking its place
+        return values
 
 
 class EqualizedConv2d(PreparedKernel):
@@ -76,21 +79,18 @@ class EqualizedConv2d(PreparedKernel):
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         self.down = down
 
-    def prepare(self, dtype: torch.dtype) -> tuple[Tensor]:
-        return (_conv_kernel(self.weight * self.weight_gain, dtype),)
+    def prepare(self, dtype: torch.dtype, gain: float = 1.0) -> tuple[Tensor]:
+        return (_conv_kernel(self.weight * (self.weight_gain * gain), dtype),)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:  # (n, i, h, w)
-        (kernel,) = self.prepared(x.dtype)
+        (kernel,) = self.prepared(x.dtype, gain)
+        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
         size = kernel.shape[-1]
-        if self.down and size == 1:
-            x = conv2d(downsample(x), kernel)  # (n, o, h/2, w/2)
-        elif self.down:
-            x = conv2d(blur(x, padding=2), kernel, stride=2)  # (n, o, h/2, w/2)
-        else:
-            x = conv2d(x, kernel, padding=size // 2)  # (n, o, h, w)
-        if self.bias is not None:
-            x = x + self.bias.to(x.dtype).view(-1, 1, 1)
-        return x if gain == 1.0 else x * gain
+        if not self.down:
+            return conv2d(x, kernel, bias, padding=size // 2)  # (n, o, h, w)
+        if size == 1:
+            return conv2d(downsample(x), kernel, bias)  # (n, o, h/2, w/2)
+        return conv2d(blur(x, padding=2), kernel, bias, stride=2)  # (n, o, h/2, w/2)
 
 
 class ModulatedConv2d(PreparedKernel):
@@ -108,25 +108,31 @@ class ModulatedConv2d(PreparedKernel):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.up = up
 
-    def prepare(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        energy = self.weight.square().sum(dim=(2, 3)).t()  # (i, o), what demodulation needs of the weight
-        return _conv_kernel(self.weight, dtype), energy
+    def prepare(self, dtype: torch.dtype, gain: float = 1.0) -> tuple[Tensor, Tensor]:
+        weight = self.weight * gain
+        energy = weight.square().sum(dim=(2, 3)).t()  # (i, o), what demodulation needs of the weight
+        return _conv_kernel(weight.transpose(0, 1) if self.up else weight, dtype), energy
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, clamp: float | None) -> Tensor:
         # x (n, i, h, w), w (n, w_dim), noise (1 or n, 1, h', w') or None
         kernel, energy = self.prepared(x.dtype)
         style = self.affine(w)  # (n, i)
-        demod = torch.rsqrt(style.square() @ energy + 1e-8)  # (n, o)
+        demod = torch.rsqrt(style.square() @ energy + 1e-8) * SQRT2  # (n, o)
         x = x * _per_channel(style, x.dtype)  # (n, i, h, w)
         if self.up:
             x = blur(conv2d(x, kernel, stride=2, transposed=True), padding=1, gain=4.0)  # (n, o, 2h, 2w)
         else:
             x = conv2d(x, kernel, padding=1)  # (n, o, h, w)
-        offset = self.bias.view(1, -1, 1, 1) * SQRT2
-        if noise is not None:
-            offset = offset + noise * (self.noise_strength * SQRT2)  # (1 or n, o, h', w')
-        x = torch.addcmul(_channels_last(offset, x.dtype), x, _per_channel(demod * SQRT2, x.dtype))
+        x = torch.addcmul(self.offset(noise, x.dtype), x, _per_channel(demod, x.dtype))
         return lrelu(x, clamp)
+
+    def offset(self, noise: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Bias and noise, times sqrt(2): (1, o, 1, 1), or with noise (1 or n, o, h, w) in channels_last."""
+        bias = (self.bias * SQRT2).to(dtype)
+        if noise is None:
+            return bias.view(1, -1, 1, 1)
+        noise = (noise * (self.noise_strength * SQRT2)).to(dtype)  # (1 or n, 1, h, w)
+        return (noise.permute(0, 2, 3, 1) + bias).permute(0, 3, 1, 2)
 
 
 class ToRGB(nn.Module):
@@ -173,7 +179,3 @@ def _conv_kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _per_channel(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.to(dtype)[:, :, None, None]  # (n, c, 1, 1)
-
-
-def _channels_last(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.to(dtype=dtype, memory_format=torch.channels_last)
