@@ -30,7 +30,8 @@ def build(models: Mapping[str, HFGan]) -> gr.Blocks:
     with gr.Blocks(title=look.TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(look.INTRODUCTION, elem_id="introduction")
         with gr.Row(elem_id="loaded"):
-            model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1, filterable=False)
+            model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1, filterable=False, scale=0,
+                                min_width=260, elem_id="model")  # fmt: skip
             line = gr.Markdown(studio.line(next(iter(models))), elem_id="line")
         drawn = sample.section(studio, model)
         pair = _bench(studio, model, drawn.selected)

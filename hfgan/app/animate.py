@@ -15,8 +15,8 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card, b: Card) -> None:
     with gr.Row():
         with gr.Column(scale=3, min_width=200):
             steps = gr.Slider(2, 60, 24, step=1, precision=0, label="Pictures from A to B", elem_id="steps")
-            form = gr.Radio([("GIF", "gif"), ("WebP", "webp")], value="gif", label="File",
-                            info="WebP keeps all colours")  # fmt: skip
+            form = gr.Radio([("WebP", "webp"), ("GIF", "gif")], value="webp", label="File",
+                            info="A GIF has 256 colours")  # fmt: skip
             draw = gr.Button("Animate", variant="primary", elem_id="animate-draw")
         with gr.Column(scale=2, min_width=150):
             picture = gr.Image(label="Animation", type="filepath", interactive=False, buttons=[],

@@ -45,7 +45,7 @@ def card(label: str, hint: str, *, elem_id: str, scale: int, min_width: int = 15
             elem_id=elem_id,
             elem_classes="picture",
         )
-        caption = gr.Markdown(hint, elem_id=f"{elem_id}-caption", elem_classes="caption")
+        caption = gr.Markdown(hint, label=f"Caption of {label}", elem_id=f"{elem_id}-caption", elem_classes="caption")
         with gr.Column(visible=bool(targets)):
             with gr.Row():
                 buttons = [gr.Button(f"Use as {name}", size="sm", min_width=70, elem_id=f"{elem_id}-as-{name.lower()}")

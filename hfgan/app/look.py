@@ -14,6 +14,7 @@ CSS = """
 #introduction p, #line p, .caption p { margin: 0; }
 .block.caption { margin: -6px 0; padding: 0 !important; }
 button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-weight: 600; }
+#loaded { align-items: center; }
 #line code { overflow-wrap: anywhere; }
 .dark input[type="range"] { --neutral-200: var(--neutral-600); }
 

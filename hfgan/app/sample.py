@@ -66,7 +66,7 @@ def section(studio: Studio, model: gr.Dropdown) -> Sampler:
 def _controls(studio: Studio) -> tuple[gr.Button, gr.Button, list[gr.components.Component]]:
     """The buttons Sample and dice, and the inputs in the order of `Studio.sample`'s arguments."""
     count = gr.Slider(1, MAX_IMAGES, 8, step=1, precision=0, label="How many", elem_id="count")
-    seed = gr.Number(0, label="Seed", info="The same seed is the same picture", precision=0, minimum=0,
+    seed = gr.Number(0, label="Seed", info="Empty is a random one", precision=0, minimum=0,
                      maximum=MAX_SEED, elem_id="seed")  # fmt: skip
     psi = gr.Slider(0, MAX_PSI, 0.7, step=0.05, label="Truncation psi", info="Lower is more typical",
                     elem_id="psi")  # fmt: skip

@@ -42,7 +42,7 @@ class Studio:
         self,
         model: str,
         num_images: int = 8,
-        seed: int = 0,
+        seed: int | None = 0,
         truncation_psi: float = 0.7,
         truncation_cutoff: int | None = None,
         noise_mode: str = "const",
@@ -53,7 +53,7 @@ class Studio:
         Args:
             model: Name of a loaded model.
             num_images: How many pictures, 1 to 16.
-            seed: Of the first picture, 0 to 4294967295; the others follow it.
+            seed: Of the first picture, 0 to 4294967295; the others follow it. Nothing for a random one.
             truncation_psi: 1 for all the model's variety, toward 0 for its average; 0.7 is a good start.
             truncation_cutoff: Truncate the first layers only, this many; nothing for all.
             noise_mode: Fine detail: const, random (from the seed) or none.
@@ -89,7 +89,7 @@ class Studio:
             out = gan.mix(_again(gan, a, "A"), _again(gan, b, "B"), layers)
         return _write(out)[0]
 
-    def interpolate(self, model: str, a: Recipe, b: Recipe, steps: int = 24, file_format: str = "gif") -> str:
+    def interpolate(self, model: str, a: Recipe, b: Recipe, steps: int = 24, file_format: str = "webp") -> str:
         """Draw the way from picture A to picture B and back as an animation without end.
 
         Args:
@@ -97,7 +97,7 @@ class Studio:
             a: Recipe of A.
             b: Recipe of B.
             steps: Pictures from A to B, both included, 2 to 60.
-            file_format: gif or webp.
+            file_format: webp or gif.
 
         Returns:
             The animation as a file.

@@ -1,0 +1,280 @@
+"""The app in a real browser, as a user meets it: Debian's chromium, driven by playwright, no network.
+
+Skipped only where there is no chromium; in CI that is a failure.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy import save_toy
+
+from hfgan import HFGan, app, images
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+PATIENCE = 30_000  # milliseconds, for a busy machine
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    if CHROMIUM is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HFGan]:
+    """Two toy models, of ten layers and of six."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = [save_toy(folder / "toy-64", resolution=64), save_toy(folder / "toy-16", seed=1)]
+    return {path.name: HFGan.from_pretrained(path, dtype="float32") for path in paths}
+
+
+@pytest.fixture(scope="module")
+def serve(browser, models, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """serve("toy-64", ...) -> the address of an app over these models."""
+    pages = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("cache")))
+
+        @functools.cache
+        def start(*names: str) -> str:
+            pages.append(app.build({name: models[name] for name in names}))
+            return app.launch(pages[-1], prevent_thread_lock=True, quiet=True)
+
+        yield start
+        for page in pages:
+            page.close(verbose=False)
+
+
+@pytest.fixture
+def visit(browser, serve) -> Iterator:
+    """visit(*names, **context) -> a page that shows its first pictures; then: own host only, no console errors."""
+    contexts, allowed, hosts, complaints = [], set(), set(), []
+
+    def watch(page) -> None:
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+
+    def go(*names: str, **settings):
+        address = serve(*(names or ("toy-64",)))
+        allowed.add(urlsplit(address).netloc)
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | settings))
+        contexts[-1].set_default_timeout(PATIENCE)
+        page = contexts[-1].new_page()
+        watch(page)
+        page.goto(address)
+        page.wait_for_selector("#gallery img")
+        page.wait_for_selector("#b img")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert hosts - {""} == allowed  # data: and blob: have no host
+    assert complaints == []
+
+
+def wait_for(page, elem_id: str, pattern: str) -> str:
+    """The text of an element once it matches."""
+    page.wait_for_function(
+        "([id, pattern]) => new RegExp(pattern).test(document.getElementById(id)?.innerText)", arg=[elem_id, pattern]
+    )
+    return page.locator(f"#{elem_id}").inner_text()
+
+
+def download(page, selector: str, folder: Path) -> Path:
+    """What a press on the button saves, under its suggested name."""
+    with page.expect_download() as saved:
+        page.locator(selector).click()
+    path = folder / saved.value.suggested_filename
+    saved.value.save_as(path)
+    return path
+
+
+def overflow(page) -> int:
+    """Pixels by which the page is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_first_pictures_come_without_a_click(visit) -> None:
+    page = visit()
+    assert page.locator("#gallery button.thumbnail-item").count() == 8
+    assert page.title() == "HFGan"
+    assert re.search(r"Loaded: toy-64 · 64 × 64 RGB · weights [0-9a-f]{12}", page.locator("#line").inner_text())
+    assert "synthetic" in page.locator("#introduction").inner_text()
+    for card, seed in (("selected", 0), ("a", 0), ("b", 7)):
+        assert wait_for(page, f"{card}-caption", f"seed {seed} ")
+        page.wait_for_function("(id) => document.querySelector(`#${id} img`).naturalWidth === 64", arg=card)
+
+
+def test_sample_choose_mix_download_and_replay(visit, tmp_path: Path) -> None:
+    page = visit()
+    page.locator("#seed input").fill("100")
+    page.locator("#count input[type=number]").fill("4")
+    page.locator("#draw").click()
+    wait_for(page, "selected-caption", "seed 100 ")
+    assert page.locator("#gallery button.thumbnail-item").count() == 4
+
+    page.locator("#gallery button.thumbnail-item").nth(2).click()
+    wait_for(page, "selected-caption", "seed 102 ")
+    page.locator("#selected-as-a").click()
+    wait_for(page, "a-caption", "seed 102 ")
+    page.locator("#gallery button.thumbnail-item").nth(3).click()
+    wait_for(page, "selected-caption", "seed 103 ")
+    page.locator("#selected-as-b").click()
+    wait_for(page, "b-caption", "seed 103 ")
+    chosen = download(page, "#selected-download", tmp_path)
+    assert chosen.name == "seed0103.png"
+    assert images.read_recipe(chosen)["seed"] == 103
+
+    page.get_by_label("Coarse").check()
+    page.locator("#mix-draw").click()
+    wait_for(page, "mixed-caption", "seed 102 · psi 0.7 · layers 0-3 of seed 103")
+    mixed = download(page, "#mixed-download", tmp_path)
+    assert mixed.name == "seed0102-mix0103_0-3.png"
+    assert images.read_recipe(mixed)["mix"][0]["layers"] == [0, 1, 2, 3]
+
+    page.get_by_role("tab", name="Replay").click()
+    page.locator("#file input[type=file]").set_input_files(mixed)
+    wait_for(page, "again-caption", "layers 0-3 of seed 103")
+    again = download(page, "#again-download", tmp_path / "again")
+    assert abs(pixels(again) - pixels(mixed)).max() <= 1
+    assert images.read_recipe(again) == images.read_recipe(mixed)
+    page.locator("#again-as-b").click()
+    wait_for(page, "b-caption", "layers 0-3 of seed 103")
+
+    page.get_by_role("tab", name="Animate").click()
+    page.locator("#steps input[type=number]").fill("4")
+    page.get_by_label("GIF").check()
+    page.locator("#animate-draw").click()
+    page.wait_for_selector("#animation img")
+    film = Image.open(download(page, "#animation-download", tmp_path))
+    assert (film.format, film.n_frames) == ("GIF", 6)
+
+
+def test_all_pictures_at_once_keep_names_and_recipes(visit, tmp_path: Path) -> None:
+    page = visit()
+    with zipfile.ZipFile(download(page, "#gallery [aria-label='Download All']", tmp_path)) as packed:
+        assert len(packed.namelist()) == 8
+        for number, name in enumerate(sorted(packed.namelist())):
+            assert Path(name).name == f"seed{number:04d}.png"
+            assert images.read_recipe(packed.read(name))["seed"] == number
+
+
+def test_random_draws_others_and_psi_keeps_the_chosen_one(visit) -> None:
+    page = visit()
+    page.locator("#dice").click()
+    wait_for(page, "selected-caption", r"seed [1-9]\d* ")
+    seed = page.locator("#seed input").input_value()
+    assert seed != "0"
+    page.locator("#gallery button.thumbnail-item").nth(1).click()
+    second = f"seed {int(seed) + 1} "
+    wait_for(page, "selected-caption", second)
+    page.locator("#psi input[type=number]").fill("1")
+    page.locator("#draw").click()
+    wait_for(page, "selected-caption", f"{second}· psi 1$")
+
+
+def test_mistakes_are_said_and_nothing_breaks(visit, tmp_path: Path, photo) -> None:
+    page = visit()
+    dialogs = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog.message) or dialog.dismiss())
+    page.locator("#layers input, #layers textarea").first.fill("0-99")
+    page.locator("#mix-draw").click()
+    toast = page.locator(".toast-body")
+    toast.wait_for()
+    assert "within 0-9" in toast.inner_text()
+    page.locator(".toast-close").click()
+
+    recipe = images.read_recipe(download(page, "#selected-download", tmp_path))
+    evil = recipe | {"fingerprint": "0" * 12, "model": "<img src=x onerror=alert(1)>"}
+    images.save_png(photo(), tmp_path / "evil.png", evil)
+    page.get_by_role("tab", name="Replay").click()
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "evil.png")
+    toast.wait_for()
+    assert "but the loaded model is toy-64" in toast.inner_text()
+    assert page.locator(".toast-body img").count() == 0
+    assert dialogs == []
+
+    page.get_by_role("tab", name="Mix").click()
+    page.get_by_label("Fine").check()
+    page.locator("#mix-draw").click()
+    wait_for(page, "mixed-caption", "layers 8-9 of seed 7")
+
+
+def test_on_a_phone_pictures_come_first_and_nothing_scrolls_sideways(visit) -> None:
+    page = visit(viewport=PHONE, has_touch=True, is_mobile=True)
+    assert overflow(page) == 0
+    top = {name: page.locator(f"#{name}").bounding_box()["y"] for name in ("gallery", "controls", "selected", "a")}
+    assert sorted(top, key=top.get) == ["gallery", "controls", "selected", "a"]
+    for name in ("Animate", "Replay", "Mix"):
+        page.get_by_role("tab", name=name).tap()
+        assert overflow(page) == 0
+    page.locator("#mix-draw").tap()
+    wait_for(page, "mixed-caption", "layers 4-7 of seed 7")
+    assert overflow(page) == 0
+
+
+def test_dark_is_dark(visit) -> None:
+    page = visit(color_scheme="dark")
+    light = "(style) => style.match(/[0-9.]+/g).slice(0, 3).reduce((sum, value) => sum + Number(value), 0) / 3"
+    of = f"([selector, key]) => ({light})(getComputedStyle(document.querySelector(selector))[key])"
+    assert page.evaluate(of, ["body", "backgroundColor"]) < 40
+    assert page.evaluate(of, ["#introduction h1", "color"]) > 200
+    assert page.evaluate(of, ["#draw", "backgroundColor"]) > 200, "the next step stands out"
+    assert page.evaluate(of, ["#draw", "color"]) < 60
+
+
+def test_another_model_brings_its_own_pictures_and_layers(visit) -> None:
+    page = visit("toy-64", "toy-16")
+    page.locator("#model input").click()
+    page.get_by_role("option", name="toy-16").click()
+    assert "16 × 16" in wait_for(page, "line", "toy-16")
+    page.wait_for_function("document.querySelector('#a img').naturalWidth === 16")
+    page.wait_for_function("document.querySelectorAll('#band input').length === 2")
+    page.locator("#mix-draw").click()
+    wait_for(page, "mixed-caption", "layers 4-5 of seed 7")
+    assert visit("toy-64", "toy-16").locator("#model input").input_value() == "toy-64", "a choice is one's own"
+
+
+def test_two_visitors_do_not_see_each_other(visit) -> None:
+    first, second = visit(), visit()
+    first.locator("#seed input").fill("500")
+    first.locator("#draw").click()
+    wait_for(first, "selected-caption", "seed 500 ")
+    assert second.locator("#seed input").input_value() == "0"
+    second.locator("#gallery button.thumbnail-item").nth(4).click()
+    assert wait_for(second, "selected-caption", "seed 4 ")
+    assert "seed 500 " in first.locator("#selected-caption").inner_text()
