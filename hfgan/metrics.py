@@ -125,7 +125,7 @@ def kernel_distance(
 
 def _block_mmd(real: Tensor, fake: Tensor, size: int, generator: torch.Generator) -> Tensor:
     x, y = (side[torch.randperm(len(side), generator=generator)[:size]] for side in (real, fake))
-    return unbiased_mmd(x.double(), y.double())
+    return unbiased_mmd(x, y)
 
 
 def unbiased_mmd(x: Tensor, y: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ def unbiased_mmd(x: Tensor, y: Tensor) -> Tensor:
 
 
 def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """(x.y / d + 1)^3 for all pairs of rows: (n,m)."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    """(x.y / d + 1)^3 for all pairs of rows: (n,m), fp64 but for the products of rows."""
+    return ((x @ y.T).double() / x.shape[1] + 1) ** 3
 
 
 # ---------------------------------------------------------------- fidelity and variety
@@ -178,8 +178,9 @@ def neighbour_radii(features: Tensor, *ks: int) -> list[Tensor]:
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances (n,m), fp32, of all rows of x (n,d) and y (m,d); computed in fp64."""
-    return torch.cat([torch.cdist(rows, y.double()).float() for rows in x.double().split(1024)])
+    """Euclidean distances (n,m), fp32, of all rows of x (n,d) and y (m,d)."""
+    center = y.mean(0)  # without it rounding grows with the distance from the origin
+    return torch.cat([torch.cdist(rows - center, y - center) for rows in x.split(1024)])
 
 
 def compare_features(real: Tensor, fake: Tensor, *, generator: torch.Generator) -> dict[str, float]:

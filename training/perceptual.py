@@ -39,6 +39,7 @@ class Config:
     pairs: int = field(default=120_000, metadata={"help": "pairs to train on"})
     batch_size: int = field(default=32, metadata={"help": "pairs per step"})
     learning_rate: float = field(default=5e-4, metadata={"help": "Adam's at the start; falls to 0 by a cosine"})
+    per_kind: int = field(default=400, metadata={"help": "held-out pairs of each kind that are measured"})
     seed: int = field(default=0, metadata={"help": "decides initial weights and all pairs"})
     threads: int = field(default=1, metadata={"help": "CPU threads"})
     checkpoint_every: int = field(default=20_000, metadata={"help": "pairs between checkpoints"})
@@ -311,8 +312,8 @@ def publish(config: Config, folder: RunFolder, student: PerceptualNet, teacher: 
     model = folder.path / "model"
     student.save_pretrained(model, dtype=torch.float16)
     stored, held_out = load_perceptual(model), Photos(config.test, config.photos)
-    found = {f"{size} px": rank_correlations(stored, teacher, held_out, size) for size in (64, 128)}
-    training = {k: v for k, v in asdict(config).items() if k not in ("teacher", "data", "test", "out")}
+    found = {f"{size} px": rank_correlations(stored, teacher, held_out, size, config.per_kind) for size in (64, 128)}
+    training = {k: v for k, v in asdict(config).items() if k not in ("teacher", "data", "test", "out", "per_kind")}
     hours = folder.load_checkpoint()[1]["seconds"] / 3600
     about = {"what": "Spearman correlation with LPIPS-Alex on held-out pairs", "spearman": found}
     about |= {"sets": [Path(s).name for s in config.test], "training": training, "hours": round(hours, 2)}
@@ -326,7 +327,7 @@ def publish(config: Config, folder: RunFolder, student: PerceptualNet, teacher: 
 
 @torch.no_grad()
 def rank_correlations(
-    net: Perceptual, teacher: Perceptual, photos: Photos, size: int, per_kind: int = 400, seed: int = 1
+    net: Perceptual, teacher: Perceptual, photos: Photos, size: int, per_kind: int, seed: int = 1
 ) -> dict[str, float]:
     """Spearman correlation of two distances on pairs of photos, for each kind, and over all pairs ("all")."""
     found: dict[str, tuple[Tensor, Tensor]] = {}
