@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hfgan.metrics import rank_correlation
@@ -365,7 +360,7 @@ class LPIPS:
 """
 
 
-# ---------------------------------------------------------------- what ships with us, and how it was made
+# ---------------------------------------------------------------- what ships with us
 
 
 def test_the_bundled_network_is_small_and_says_how_good_it_is() -> None:
@@ -383,49 +378,3 @@ def test_the_bundled_network_orders_pairs_as_lpips_does() -> None:
     ours, theirs = (net.distance(a, b) for net in (load_perceptual(), load_perceptual(SHARED / LPIPS_FILE)))
     assert rank_correlation(ours, theirs) > 0.95
     assert ours.numpy() == pytest.approx(theirs.numpy(), rel=0.5)  # and on the same scale
-
-
-@pytest.fixture(scope="module")
-def distil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
-    """distil(out, *flags): run the stage on twelve tiny photos with random teacher weights."""
-    root = tmp_path_factory.mktemp("distil")
-    save_file(lpips_tensors(), root / "teacher.safetensors")
-    (root / "photos").mkdir()
-    for i in range(12):
-        pixels = ((pictures(1, 128, seed=i)[0] + 1) * 127.5).byte().permute(1, 2, 0).contiguous().numpy()
-        Image.fromarray(pixels).save(root / "photos" / f"{i}.png")
-
-    def run(out: str, *flags: str) -> Path:
-        photos, teacher = str(root / "photos"), str(root / "teacher.safetensors")
-        command = ["perceptual", "--teacher", teacher, "--data", photos, photos, "--test", photos]
-        command += ["--out", str(root / out), "--pairs", "48", "--batch-size", "8", "--per-kind", "8"]
-        assert train.main([*command, "--widths", "16", "16", "16", "16", "16", *flags]) == 0
-        return root / out
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "training")
-        train = importlib.import_module("train")
-        yield run
-    for number, handler in handlers.items():  # the stage stops at signals
-        signal.signal(number, handler)
-
-
-def test_the_stage_goes_on_exactly_and_publishes(distil: Callable[..., Path]) -> None:
-    whole = distil("whole")
-    stopped = distil("stopped", "--checkpoint-every", "16")
-    shutil.rmtree(stopped / "checkpoint-000000000048")  # as if killed after the one before
-    again = distil("stopped", "--checkpoint-every", "16")
-    name = "model/diffusion_pytorch_model.safetensors"
-    assert (whole / name).read_bytes() == (again / name).read_bytes()
-    measured = json.loads((whole / "model" / "metrics.json").read_text())
-    assert set(measured["spearman"]["64 px"]) > {"within", "across", "blur", "occlusion", "all"}
-    assert len(load_perceptual(whole / "model").features(pictures(1))) == 5
-
-
-def test_a_teacher_that_is_no_lpips_is_refused(
-    distil: Callable[..., Path], files: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(AssertionError):
-        distil("refused", "--teacher", str(files["mobilenet"]))
-    assert "is a MobileNetV2: give weights of LPIPS-Alex" in capsys.readouterr().err
