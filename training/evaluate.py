@@ -70,7 +70,8 @@ def main(config: Config) -> None:
     rows = [judge.floor(), judge.noise()]
     for name, generator in models:
         rows += [judge.model(name, generator, psi) for psi in config.psi]
-        print(table(rows))
+    print(f"fd: {judge.distance_name}")
+    print(table(rows))
     write_json(Path(config.out), {"feature_distance": judge.distance_name, "rows": rows})
 
 
@@ -221,5 +222,6 @@ def table(rows: list[Row]) -> str:
     lines = [f"{'':<24}{'psi':>6}" + "".join(f"{c:>16}" for c in columns)]
     for row in rows:
         psi = "" if row["truncation_psi"] is None else f"{row['truncation_psi']:g}"
-        lines.append(f"{row['what']:<24}{psi:>6}" + "".join(f"{row.get(c, float('nan')):>16.4g}" for c in columns))
+        cells = (f"{row[c]:.4g}" if c in row else "" for c in columns)
+        lines.append(f"{row['what']:<24}{psi:>6}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
