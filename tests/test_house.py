@@ -72,7 +72,7 @@ def test_library_never_does_these(path: Path) -> None:
         )
     assert not {"pickle", "dill", "cloudpickle"} & set(imports(path))
     assert "type=bool" not in path.read_text()
-    assert not re.search(r"sys\.path|torch\.load|# TODO|NotImplementedError", path.read_text())
+    assert not re.search(r"sys\.path|torch\.load|# TODO", path.read_text())
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=label)
