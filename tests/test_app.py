@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -64,7 +66,7 @@ def user(connect) -> Client:
 
 
 def sample(user: Client, model: str = "one", count: int = 2, seed: int | None = 0) -> tuple[list[Path], list[dict]]:
-    gallery, recipes = user.predict(model, count, seed, 0.7, None, "const", None, api_name="/sample")
+    gallery, recipes = user.predict(model, count, seed, 0.7, 0, "const", 0, api_name="/sample")
     return [Path(item["image"]) for item in gallery], recipes
 
 
@@ -105,7 +107,7 @@ def test_sample_gives_png_files_that_carry_their_recipes(user: Client, models) -
 
 
 def test_sample_has_captions_and_passes_its_arguments_on(user: Client) -> None:
-    gallery, recipes = user.predict("two", 1, 4294967295, 1.5, 3, "random", None, api_name="/sample")
+    gallery, recipes = user.predict("two", 1, 4294967295, 1.5, 3, "random", 0, api_name="/sample")
     wanted = {"model": "two", "truncation_psi": 1.5, "truncation_cutoff": 3, "noise_mode": "random"}
     assert wanted.items() <= recipes[0].items()
     assert gallery[0]["caption"] == caption(recipes[0])
@@ -120,8 +122,8 @@ def test_a_model_with_classes_wants_one(tmp_path: Path) -> None:
     verbs = studio.Studio({"c": HFGan.from_pretrained(save_toy(tmp_path / "c", c_dim=2), dtype="float32")})
     assert verbs.classes() == 2
     with pytest.raises(app.gr.Error, match="classes 0 to 1"):
-        verbs.sample("c")
-    assert verbs.sample("c", 1, label=1)[1][0]["label"] == 1
+        verbs.sample("c", label=2)
+    assert [verbs.sample("c", 1, label=label)[1][0]["label"] for label in (0, 1)] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +142,11 @@ def test_a_model_with_classes_wants_one(tmp_path: Path) -> None:
         (4, 7, "truncation_cutoff is 7"),
         (4, -1, "-1"),
         (5, "loud", "loud"),
-        (6, 0, "no classes"),
+        (6, 1, "no classes"),
     ],
 )
 def test_sample_refuses_what_is_out_of_bounds(user: Client, position: int, value: object, said: str) -> None:
-    arguments = ["one", 8, 0, 0.7, None, "const", None]
+    arguments = ["one", 8, 0, 0.7, 0, "const", 0]
     arguments[position] = value
     with pytest.raises(AppError) as refused:
         user.predict(*arguments, api_name="/sample")
@@ -247,6 +249,31 @@ def test_what_a_stranger_wrote_into_a_recipe_is_no_html_and_not_long(user: Clien
     assert len(str(refused.value)) < 1000
 
 
+@pytest.mark.parametrize("mark", [{}, {"meta": {"_type": "gradio.FileData"}}])
+def test_no_other_file_of_the_server_is_reached(user: Client, address: str, tmp_path: Path, mark: dict) -> None:
+    events = {event["api_name"]: event["id"] for event in user.config["dependencies"]}
+
+    def post(name: str, *data: object) -> httpx.Response:
+        body = {
+            "data": data,
+            "fn_index": events[name],
+            "session_hash": "me",
+            "event_data": {"index": 0, "value": None},
+        }
+        return httpx.post(f"{address}gradio_api/run/predict", json=body)
+
+    gallery, recipes = post("sample", "one", 1, 0, 0.7, 0, "const", 0).json()["data"]
+    own = gallery[0]["image"]["path"]
+    other = shutil.copy(own, tmp_path / "private.png")  # in the system's temp folder, which Gradio itself would serve
+    for path, status in ((own, 200), (str(other), 500)):
+        file = {"path": path, **mark}
+        shown = [{"image": file, "caption": ""}]
+        replies = [post("pick", shown, recipes), post("follow", shown, recipes, None)]
+        replies += [post("replay", "one", file)] if mark else []  # Gradio takes marked files only for this one
+        assert {reply.status_code for reply in replies} == {status}
+        assert not any("private" in reply.text for reply in replies)
+
+
 def test_unforeseen_errors_say_nothing(user: Client, models, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret in /some/where")
@@ -289,6 +316,11 @@ def test_bands_cover_the_layers_of_every_model() -> None:
 def test_an_app_needs_a_model() -> None:
     with pytest.raises(ValueError, match="no model"):
         app.build({})
+
+
+def test_models_of_one_name_are_told_apart() -> None:
+    named = app.by_name([SimpleNamespace(name=name) for name in ("model", "cats", "model", "model")])
+    assert list(named) == ["model", "cats", "model (2)", "model (3)"]
 
 
 def test_on_zerogpu_every_verb_asks_for_the_gpu(models, monkeypatch) -> None:

@@ -193,6 +193,19 @@ def test_all_pictures_at_once_keep_names_and_recipes(visit, tmp_path: Path) -> N
             assert images.read_recipe(packed.read(name))["seed"] == number
 
 
+def test_opening_more_changes_nothing_by_itself(visit, tmp_path: Path) -> None:
+    page = visit()
+    page.get_by_role("button", name="More").click()
+    page.locator("#seed input").fill("30")
+    page.locator("#draw").click()
+    wait_for(page, "selected-caption", "^seed 30 · psi 0.7$")
+    page.get_by_label("none").check()
+    page.get_by_label("first layers").fill("4")
+    page.locator("#seed input").fill("")
+    page.locator("#draw").click()
+    wait_for(page, "selected-caption", r"^seed \d+ · psi 0.7 · on 4 layers · noise none$")
+
+
 def test_random_draws_others_and_psi_keeps_the_chosen_one(visit) -> None:
     page = visit()
     page.locator("#dice").click()

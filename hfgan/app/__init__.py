@@ -89,6 +89,14 @@ def serve(names: Sequence[str], *, host: str | None = None, port: int | None = N
     import torch  # after the page's modules: on ZeroGPU `spaces` comes first
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    models = [HFGan.from_pretrained(name, device=device) for name in names]
-    page = build({str(model.name): model for model in models})
+    page = build(by_name([HFGan.from_pretrained(name, device=device) for name in names]))
     launch(page, server_name=host, server_port=port, share=share)
+
+
+def by_name(models: Sequence[HFGan]) -> dict[str, HFGan]:
+    """Models by their names; a second one of a name gets a number, as two runs' folders may be called alike."""
+    named: dict[str, HFGan] = {}
+    for model in models:
+        count = sum(other.name == model.name for other in named.values())
+        named[f"{model.name} ({count + 1})" if count else str(model.name)] = model
+    return named

@@ -15,6 +15,7 @@ CSS = """
 .block.caption { margin: -6px 0; padding: 0 !important; }
 button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-weight: 600; }
 #loaded { align-items: center; }
+#line { flex: 1 1 280px; }
 #line code { overflow-wrap: anywhere; }
 .dark input[type="range"] { --neutral-200: var(--neutral-600); }
 

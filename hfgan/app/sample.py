@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from hfgan.app.card import Card, card
 from hfgan.app.gpu import on_gpu
@@ -71,11 +73,12 @@ def _controls(studio: Studio) -> tuple[gr.Button, gr.Button, list[gr.components.
     psi = gr.Slider(0, MAX_PSI, 0.7, step=0.05, label="Truncation psi", info="Lower is more typical",
                     elem_id="psi")  # fmt: skip
     with gr.Accordion("More", open=False):
-        cutoff = gr.Number(None, label="Truncate only the first layers", info="How many; empty for all", precision=0,
+        # no empty numbers in here: Gradio turns them into 0 when the accordion opens
+        cutoff = gr.Number(0, label="Truncate only the first layers", info="How many; 0 for all", precision=0,
                            minimum=0, maximum=18)  # fmt: skip
         noise = gr.Radio(list(NOISE_MODES), value="const", label="Noise", info="Fine detail beside the style")
         classes = studio.classes()
-        label = gr.Number(None, label="Class", info=f"0 to {classes - 1}", precision=0, minimum=0, visible=classes > 0)
+        label = gr.Number(0, label="Class", info=f"0 to {classes - 1}", precision=0, minimum=0, visible=classes > 0)
     with gr.Row():
         draw = gr.Button("Sample", variant="primary", min_width=90, elem_id="draw")
         dice = gr.Button("Random", min_width=90, elem_id="dice")
@@ -108,6 +111,13 @@ def pick(gallery: Gallery, recipes: list[Recipe], event: gr.SelectData) -> Drawn
 
 
 def _at(gallery: Gallery, recipes: list[Recipe], index: int) -> Drawn:
-    """File, recipe and caption of one picture."""
+    """File, recipe and caption of one picture.
+
+    A client says where the file is. Gradio does not check the files of a gallery unless they are marked as files,
+    and would then serve any of the working folder: only what lies in its cache is ours.
+    """
     path, line = gallery[index]
+    file = Path(path).resolve()
+    if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
+        raise gr.Error("this picture is not here any more: draw it again", print_exception=False)
     return path, recipes[index], line or ""

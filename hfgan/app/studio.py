@@ -44,9 +44,9 @@ class Studio:
         num_images: int = 8,
         seed: int | None = 0,
         truncation_psi: float = 0.7,
-        truncation_cutoff: int | None = None,
+        truncation_cutoff: int = 0,
         noise_mode: str = "const",
-        label: int | None = None,
+        label: int = 0,
     ) -> tuple[list[tuple[str, str]], list[Recipe]]:
         """Draw new synthetic pictures with a generative model. The same seed gives the same picture.
 
@@ -55,9 +55,9 @@ class Studio:
             num_images: How many pictures, 1 to 16.
             seed: Of the first picture, 0 to 4294967295; the others follow it. Nothing for a random one.
             truncation_psi: 1 for all the model's variety, toward 0 for its average; 0.7 is a good start.
-            truncation_cutoff: Truncate the first layers only, this many; nothing for all.
+            truncation_cutoff: Truncate the first layers only, this many; 0 for all.
             noise_mode: Fine detail: const, random (from the seed) or none.
-            label: Class of a model with classes; nothing for a model without.
+            label: Class of a model with classes; 0 for a model without.
 
         Returns:
             The pictures as PNG files with captions, and their recipes.
@@ -67,9 +67,9 @@ class Studio:
                 num_images,
                 seed=seed,
                 truncation_psi=truncation_psi,
-                truncation_cutoff=truncation_cutoff,
+                truncation_cutoff=truncation_cutoff or None,
                 noise_mode=noise_mode,
-                label=label,
+                label=label if label or gan.generator.config.c_dim else None,
             )
         return [(file, line) for file, _, line in _write(out)], out.recipes
 
