@@ -157,7 +157,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         found = read_index(folder / INDEX)
         gan = cls(**{name: part.from_pretrained(folder, subfolder=name, **how) for name, part in found.items()})
         # never a whole path: the name goes into recipes and cards
-        gan.name = folder.resolve().name if Path(name_or_path).expanduser().is_dir() else str(name_or_path)
+        gan.name = _folder_name(folder) if Path(name_or_path).expanduser().is_dir() else str(name_or_path)
         return gan
 
     @classmethod
@@ -231,6 +231,12 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
             fingerprint=self.generator.fingerprint(),
             parts=", ".join(f"{name} ({type(part).__name__})" for name, part in self.parts.items()),
         )
+
+
+def _folder_name(folder: Path) -> str:
+    """What to call a model in a folder: that folder's name, with the run's where every run has a `model`."""
+    path = folder.resolve()
+    return f"{path.parent.name}/model" if path.name == "model" else path.name
 
 
 def read_index(path: Path) -> dict[str, type[HFGanModel]]:

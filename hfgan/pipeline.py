@@ -72,6 +72,8 @@ class HFGan(PartsPipeline):
     ) -> SampleOutput:
         """Draw pictures. The same seed gives the same picture, whatever is drawn beside it.
 
+        In float32 a batch equals its singles to one level of 255; bfloat16 rounds differently by batch size.
+
         Args:
             num_images: How many; 1 when nothing else says so.
             seed: Of the first; the others follow it. Random, and recorded, when there is neither.
