@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import pytest
@@ -277,3 +278,41 @@ def test_caches_are_neither_saved_nor_published() -> None:
     model(latents(1, model))
     assert set(model.state_dict()) == names
     assert len(list(model.parameters())) == len(list(toy().parameters()))
+
+
+# --- compiled ---------------------------------------------------------------------------------------------
+
+
+def test_a_compiled_generator_draws_the_same() -> None:
+    """The one test that waits for the C++ compiler: equal, and never with weights of the past."""
+    model = toy(channel_max=8)
+    z = latents(2, model)
+    model.compile()
+    with torch.no_grad():
+        assert error(model(z), truth_of(model, z)) < 1e-5
+    with pytest.raises(RuntimeError, match=r"call compile\(\) again"), torch.no_grad():
+        changed_in_place(model)(z)
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile without the C++ compiler."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.mark.usefixtures("traced")
+def test_compiling_leaves_gradients_noise_and_copies_alone() -> None:
+    model, plain = toy(), toy()
+    z = latents(2, model)
+    model.compile()
+    model(z).square().sum().backward()
+    assert all(value.grad is not None and value.grad.any() for value in model.parameters())
+    with torch.inference_mode():
+        images = [
+            one(z, noise_mode="random", generator=[torch.Generator().manual_seed(k) for k in range(2)])
+            for one in (model, plain)
+        ]
+        torch.testing.assert_close(*images, rtol=1e-4, atol=1e-4)
+    with pytest.raises(RuntimeError, match=r"call compile\(\) again"), torch.no_grad():
+        copy.deepcopy(model)(z)
+    assert set(model.state_dict()) == set(plain.state_dict())

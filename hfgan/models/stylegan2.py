@@ -100,6 +100,7 @@ class SynthesisNetwork(nn.Module):
         self.num_ws = 2 * len(sizes)
         self.conv_clamp = conv_clamp
         self.compute_dtype = torch.float32
+        self._frozen: tuple | None = None  # what `compile` saw of the weights
 
     def forward(
         self,
@@ -117,18 +118,42 @@ class SynthesisNetwork(nn.Module):
         Returns:
             (n, img_channels, r, r) fp32, about [-1, 1] and not clamped.
         """
+        convs = [conv for block in self.blocks for conv in block.convs()]
+        noise = [draw_noise(conv, len(w_plus), noise_mode, generator) for conv in convs]
+        if self._frozen is None or torch.is_grad_enabled():
+            return self.draw(w_plus, noise)
+        if self._frozen != self._written():
+            raise RuntimeError("the weights are not those that were compiled: call compile() again")
+        from torch._inductor import config
+
+        with config.patch(freezing=True):
+            return self._compiled_draw(self, w_plus, noise)
+
+    def draw(self, w_plus: Tensor, noise: list[Tensor | None]) -> Tensor:
+        """w_plus (n, num_ws, w_dim) and a noise image (1 or n, 1, r, r) or None for each convolution to images."""
         clamp = self.conv_clamp
         x = self.const.to(self.compute_dtype).expand(len(w_plus), -1, -1, -1)  # (n, c4, 4, 4)
         x = x.contiguous(memory_format=torch.channels_last)
         image, layer = None, 0
         for block in self.blocks:
             for conv in block.convs():
-                noise = draw_noise(conv, len(w_plus), noise_mode, generator)
-                x = conv(x, w_plus[:, layer], noise, clamp)  # (n, c, r, r)
+                x = conv(x, w_plus[:, layer], noise[layer], clamp)  # (n, c, r, r)
                 layer += 1
             rgb = block.torgb(x, w_plus[:, layer], clamp)  # (n, img_channels, r, r)
             image = rgb if image is None else upsample(image) + rgb
         return image
+
+    def compile(self) -> None:
+        """Compile for sampling; the next image at each batch size takes a while, those after it less time.
+
+        Without gradients only: the weights are frozen into the compiled code. After changing them call it again.
+        """
+        torch.compiler.reset()
+        self._compiled_draw, self._frozen = torch.compile(SynthesisNetwork.draw), self._written()
+
+    def _written(self) -> tuple[tuple[int, int], ...]:
+        """Changes with every write to the parameters."""
+        return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters())
 
 
 def draw_noise(
@@ -184,6 +209,10 @@ class StyleGAN2Generator(HFGanModel):
     def num_ws(self) -> int:
         """Number of w vectors that the synthesis takes: 2 log2(resolution) - 2."""
         return self.synthesis.num_ws
+
+    def compile(self) -> None:
+        """Compile the synthesis for sampling: see `SynthesisNetwork.compile`."""
+        self.synthesis.compile()
 
     def forward(
         self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0, truncation_cutoff: int | None = None,

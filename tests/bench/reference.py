@@ -113,7 +113,7 @@ def synthesis(
     tree: Tree, w_plus: Tensor, noise: Callable[[int], Tensor | None] | str = "const", *,
     clamp: float | None = None, grouped: bool = True,
 ) -> Tensor:  # fmt: skip
-    """w_plus (n, num_ws, w_dim) to images; noise "const", "none", or from layer number to (n, 1, r, r)."""
+    """w_plus (n, num_ws, w_dim) to images; noise as in ours, or from layer number to (n, 1, r, r)."""
     x = tree["const"].unsqueeze(0).repeat(len(w_plus), 1, 1, 1)
     image, layer = None, 0
     for block in tree["blocks"].values():
@@ -121,7 +121,7 @@ def synthesis(
             conv = block[name]
             style = linear(w_plus[:, layer], conv["affine"])
             x = modulated_conv(x, conv["weight"], style, up=name == "conv0", grouped=grouped)
-            drawn = {"const": conv["noise_const"], "none": None}[noise] if isinstance(noise, str) else noise(layer)
+            drawn = noise(layer) if callable(noise) else _noise(conv["noise_const"], len(x), noise)
             if drawn is not None:
                 x = x + drawn * conv["noise_strength"]
             x = bias_act(x, conv["bias"], clamp=clamp)
@@ -133,6 +133,12 @@ def synthesis(
         rgb = rgb if clamp is None else rgb.clamp(-clamp, clamp)
         image = rgb if image is None else upfirdn(image, up=2, pad=(2, 1), gain=4.0) + rgb
     return image
+
+
+def _noise(const: Tensor, n: int, mode: str) -> Tensor | None:
+    if mode == "random":
+        return torch.randn(n, 1, *const.shape, dtype=const.dtype)
+    return {"const": const, "none": None}[mode]
 
 
 def generator(
