@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
@@ -112,13 +113,26 @@ def start_and_kill(line: list[str], out: Path, chance: random.Random) -> None:
     """Start a run, wait until it has saved something new, and kill it and its children a moment later."""
     newest = max(out.glob("checkpoint-*[0-9]"), default=None)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen(line, env=environment(), start_new_session=True, **quiet)
+    child = subprocess.Popen(line, env=environment(), **quiet)
     while child.poll() is None and max(out.glob("checkpoint-*[0-9]"), default=None) == newest:
         time.sleep(0.01)
     time.sleep(chance.uniform(0, 0.4))
     assert child.poll() is None, "the run ended before it could be killed: train longer"
-    os.killpg(child.pid, signal.SIGKILL)
+    for process in [*psutil.Process(child.pid).children(recursive=True), child]:
+        process.kill()
     child.wait()
+
+
+def test_one_run_per_folder(photos: Path, tmp_path: Path) -> None:
+    endless = command(photos, tmp_path / "run", "--images", "1000000")
+    child = subprocess.Popen(endless, env=environment(), stdout=subprocess.PIPE, text=True)
+    for line in child.stdout:
+        if line.strip().startswith("0 images"):
+            break
+    told = train(photos, tmp_path / "run", "--images", "1000000", fails=True)
+    child.kill()
+    child.wait()
+    assert "another process is training" in told
 
 
 def test_two_processes_stay_equal_and_are_two(photos: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def main(config: Config) -> None:
         with run.library_errors():
             print(json.dumps(dataclasses.asdict(config) | build_networks(config, num_classes=0).sizes(), indent=2))
         return
-    folder = run.RunFolder(config.out, config, MAY_CHANGE)
+    folder = run.RunFolder(config.out, config, MAY_CHANGE, main_process=accelerator.is_main_process)
     progress, saved = Progress(), folder.load_checkpoint()
     with run.library_errors():
         photos = Photos(config, accelerator, folder)

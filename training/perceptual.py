@@ -54,7 +54,7 @@ def main(config: Config) -> None:
     teacher = load_perceptual(config.teacher)
     if not isinstance(teacher, PerceptualNet):
         raise UserError(f"--teacher {config.teacher} is a {type(teacher).__name__}: give weights of LPIPS-Alex")
-    folder = RunFolder(config.out, config, MAY_CHANGE)
+    folder = RunFolder(config.out, config, MAY_CHANGE, main_process=True)
     photos = Photos(config.data, config.photos)
     student = narrowed(teacher, config.widths, *training_pairs(photos, 256, random_source(config.seed, 0)))
     optimizer = Adam(student.parameters(), betas=(0.9, 0.99))

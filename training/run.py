@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -85,9 +86,10 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
 class RunFolder:
     """`out/`: config.json, log.jsonl, checkpoint-*/, samples/, model/. One run owns it."""
 
-    def __init__(self, out: str | Path, config: Any, may_change: set[str]) -> None:
+    def __init__(self, out: str | Path, config: Any, may_change: set[str], main_process: bool) -> None:
         self.path = Path(out)
         _create_writable(self.path)
+        self._lock = _only_run(self.path) if main_process else None
         wanted = json.loads(json.dumps(dataclasses.asdict(config)))
         known = self.path / "config.json"
         if known.exists():
@@ -168,6 +170,18 @@ def _create_writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"cannot write to the run folder {path}: {error}; give another --out") from error
+
+
+def _only_run(path: Path) -> FileLock:
+    """Hold the folder as long as this process lives: two runs in one folder would overwrite each other."""
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=10)  # a killed run may take a moment to go
+    except Timeout as error:
+        raise UserError(
+            f"another process is training in {path}: wait for it, stop it, or give another --out"
+        ) from error
+    return lock
 
 
 def _check_same(known: dict[str, Any], wanted: dict[str, Any], may_change: set[str], path: Path) -> None:
