@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import run
+import torch
 from evaluate import COLUMNS
 
 from hfgan import HFGan
@@ -26,16 +27,14 @@ class Config:
 
     model: str = field(metadata={"help": "model folder of a run"})
     out: str = field(metadata={"help": "folder to write, e.g. model_cards/NAME"})
-    card: str = field(metadata={"help": "text of the card, with {table}, {parts} and {fingerprint} in it"})
+    card: str = field(metadata={"help": "text of the card, with {table}, {parts}, {training}, {fingerprint} in it"})
     metrics: str = field(metadata={"help": "metrics.json of the evaluate stage"})
-    curve: str | None = field(default=None, metadata={"help": "log.jsonl of the run, for the learning curve"})
+    runs: tuple[str, ...] = field(default=(), metadata={"help": "run folders that made the model, first to last"})
 
 
 def main(config: Config) -> None:
     """Write `config.out`."""
     out = Path(config.out)
-    import torch
-
     HFGan.from_pretrained(config.model, dtype="float32").save_pretrained(out, dtype=torch.float16)
     large = [p.name for p in out.rglob("*") if p.is_file() and p.stat().st_size > MAX_BYTES]
     if large:
@@ -44,24 +43,49 @@ def main(config: Config) -> None:
     for psi in SHEETS:
         images = gan.sample(16, seed=0, truncation_psi=psi).images
         save_png(grid(images, 8), out / f"samples-psi-{psi:g}.png", overwrite=True)
-    if config.curve:
-        from curves import plot_log
-
-        plot_log([json.loads(line) for line in Path(config.curve).read_text().splitlines()], out / "curve.png")
     metrics = json.loads(Path(config.metrics).read_text())
+    if config.runs:
+        from curves import plot_log  # needs matplotlib, which publishing again does not
+
+        logs = [[json.loads(line) for line in (Path(f) / "log.jsonl").read_text().splitlines()] for f in config.runs]
+        plot_log(logs[-1], out / "curve.png")
+        metrics["training"] = [training_row(*pair) for pair in zip(config.runs, logs, strict=True)]
     write_file(out / "metrics.json", json.dumps(metrics, indent=1).encode(), overwrite=True)
     card = render_card(Path(config.card).read_text(), metrics, gan)
     write_file(out / "README.md", card.encode(), overwrite=True)
+
+
+def training_row(folder: str, log: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run did: its newest checkpoint's count and time, and its last Frechet distance."""
+    newest = max(Path(folder).glob("checkpoint-*[0-9]"))
+    state = json.loads((newest / "state.json").read_text())
+    distances = [entry["fd_mnv2"] for entry in log if "fd_mnv2" in entry]
+    minutes = round(state["seconds"] / 60, 1)
+    last = distances[-1] if distances else None
+    return {"run": Path(folder).name, "images_seen": state["images_seen"], "minutes": minutes, "fd_mnv2": last}
 
 
 def render_card(template: str, metrics: dict[str, Any], gan: HFGan) -> str:
     """Fill the card's places with what was measured and what is stored."""
     sizes = [(name, sum(p.numel() for p in part.parameters())) for name, part in gan.parts.items()]
     parts = "\n".join(f"| {name} | {type(gan.part(name)).__name__} | {count:,} |" for name, count in sizes)
-    filled = {"table": markdown_table(metrics), "parts": parts, "fingerprint": gan.generator.fingerprint()}
+    filled = {
+        "table": markdown_table(metrics),
+        "parts": parts,
+        "training": training_table(metrics["training"]),
+        "fingerprint": gan.generator.fingerprint(),
+    }
     for name, text in filled.items():
         template = template.replace("{" + name + "}", text)
     return template
+
+
+def training_table(runs: list[dict[str, Any]]) -> str:
+    """The runs behind a model as a table."""
+    lines = ["| run | images | minutes | FD-MNv2 in training |", "|---|---|---|---|"]
+    return "\n".join(
+        lines + [f"| {r['run']} | {r['images_seen']:,} | {r['minutes']:g} | {r['fd_mnv2']:.0f} |" for r in runs]
+    )
 
 
 def markdown_table(metrics: dict[str, Any]) -> str:

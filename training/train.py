@@ -27,6 +27,9 @@ def main(argv: list[str]) -> int:
         return 0 if asked else 2
     import run  # after the check, so that help is quick
 
+    from hfgan.memory import keep_freed_memory
+
+    keep_freed_memory()
     stage = importlib.import_module(argv[0])
     config = run.parse_flags(stage.Config, argv[1:], prog=f"train.py {argv[0]}", presets=getattr(stage, "PRESETS", {}))
     try:
