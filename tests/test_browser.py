@@ -32,7 +32,7 @@ FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
-PATIENCE = 30_000  # milliseconds, for a busy machine
+PATIENCE = 90_000  # milliseconds, for a busy machine
 PHONE = {"width": 390, "height": 844}
 
 
