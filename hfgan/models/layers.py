@@ -169,7 +169,8 @@ def minibatch_stddev(x: Tensor, group: int | None, channels: int) -> Tensor:
     n, c, h, w = x.shape
     size = next(g for g in range(min(group or n, n), 0, -1) if n % g == 0)
     y = x.reshape(size, -1, channels, c // channels, h, w)  # (g, n/g, f, c/f, h, w)
-    y = (y.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(2, 3, 4))  # (n/g, f)
+    spread = (y - y.mean(dim=0)).square().mean(dim=0)  # (n/g, f, c/f, h, w); `var` is not vectorised over dim 0
+    y = (spread + 1e-8).sqrt().mean(dim=(2, 3, 4))  # (n/g, f)
     return torch.cat([x, y.repeat(size, 1)[:, :, None, None].expand(-1, -1, h, w)], dim=1)
 
 
