@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "HFGan": "pipeline",
     "HFGanModel": "models.base",
+    "ReconstructionEncoder": "models.encoder",
     "SampleOutput": "pipeline",
     "StyleGAN2Discriminator": "models.discriminator",
     "StyleGAN2Generator": "models.stylegan2",
@@ -24,6 +25,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 if TYPE_CHECKING:
     from hfgan.models.base import HFGanModel as HFGanModel
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
+    from hfgan.models.encoder import ReconstructionEncoder as ReconstructionEncoder
     from hfgan.models.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
     from hfgan.parts import bundled_models as bundled_models
     from hfgan.pipeline import HFGan as HFGan

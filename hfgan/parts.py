@@ -17,6 +17,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from hfgan import __version__
 from hfgan.models.base import HFGanModel, parse_dtype
 from hfgan.models.discriminator import StyleGAN2Discriminator
+from hfgan.models.encoder import ReconstructionEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.storage import fetch_folder, push_folder, read_json, weights_name, write_atomic, write_json
 
@@ -39,6 +40,7 @@ class Part:
 PARTS = {
     "generator": Part((StyleGAN2Generator,), "generator"),
     "discriminator": Part((StyleGAN2Discriminator,), "generator"),
+    "encoder": Part((ReconstructionEncoder,), "encoder"),
 }
 
 MINIMAL_CARD = """---
@@ -80,9 +82,15 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
     _optional_components = [name for name in PARTS if name != "generator"]  # noqa: RUF012, as diffusers has it
     name: str | None = None  # what this was loaded by: bundled name, Hub id, or the folder's own name
 
-    def __init__(self, *, generator: StyleGAN2Generator, discriminator: StyleGAN2Discriminator | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        generator: StyleGAN2Generator,
+        discriminator: StyleGAN2Discriminator | None = None,
+        encoder: ReconstructionEncoder | None = None,
+    ) -> None:
         super().__init__()
-        given = {"generator": generator, "discriminator": discriminator}
+        given = {"generator": generator, "discriminator": discriminator, "encoder": encoder}
         for name, part in given.items():
             if not isinstance(part, PARTS[name].classes) and (part is not None or name == "generator"):
                 wanted = " or ".join(cls.__name__ for cls in PARTS[name].classes)

@@ -55,6 +55,7 @@ class HFGan(PartsPipeline):
     Args:
         generator: Draws the pictures.
         discriminator: Its opponent, for going on with training; None for none.
+        encoder: Image to the w that draws it best; None for none.
     """
 
     @torch.no_grad()
