@@ -174,11 +174,10 @@ def batches(photos: PhotoDataset, chosen: Tensor | None = None) -> Iterator[Tens
 @torch.no_grad()
 def draw(generator: StyleGAN2Generator, num: int, seed: int, psi: float) -> Iterator[Tensor]:
     """Images (n,c,r,r) of the seeds from `seed` on; a model with classes draws them in turn."""
-    device, classes = generator.mapping.w_avg.device, generator.mapping.c_dim
+    device = generator.mapping.w_avg.device
     for seeds in torch.arange(seed, seed + num).split(BATCH):
         z = latents_from_seeds(seeds.tolist(), generator.config.z_dim).to(device)
-        c = torch.eye(classes, device=device)[seeds % classes] if classes else None
-        yield generator(z, c, truncation_psi=psi)
+        yield generator(z, generator.mapping.labels_in_turn(seeds), truncation_psi=psi)
 
 
 def as_uint8(images: Iterator[Tensor]) -> list[Tensor]:

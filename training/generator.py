@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+import loop
 import run
-import torch
 from accelerate import Accelerator
-from networks import Networks, build_networks, load_start
+from networks import build_networks, load_start
 from photos import Photos
 from report import Reporter
 from step import Progress, Step
-from tqdm import tqdm
+
+from hfgan.filtering import kept_ids
 
 
 def flag(default: Any, text: str) -> Any:
@@ -34,6 +35,7 @@ class Config:
 
     data: str = field(metadata={"help": "folder, .zip or Hub data set id"})
     out: str = field(metadata={"help": "run folder; the same command resumes"})
+    kept: str | None = flag(None, "manifest of the filter stage: train on the photos that it kept")
     streaming: bool = flag(False, "read the photos in passing instead of holding them; no labels")
     resolution: int = flag(64, "image size [pixels]")
     images: int = flag(1_000_000, "stop after so many training images")
@@ -64,6 +66,9 @@ class Config:
     projected: str | None = flag(None, "MobileNetV2 weights: adds a discriminator on its frozen features")
     projected_size: int = flag(64, "size at which that discriminator sees images [pixels]")
     projected_weight: float = flag(1.0, "weight of that discriminator in the generator's loss")
+    encoder: bool = flag(False, "train a reconstruction encoder along; half of the drawn images are then of photos")
+    reconstruction_weight: float = flag(1.0, "weight of the reconstruction loss")
+    perceptual: str | None = flag(None, "perceptual weights of that loss; default: what ships with us")
     grow_from: str | None = flag(None, "model folder of half the resolution to start from")
     init: str | None = flag(None, "model (bundled name, folder, Hub id) of the same shape to start from")
     precision: Literal["auto", "float32", "bfloat16"] = flag("auto", "what convolutions compute in")
@@ -111,7 +116,11 @@ def main(config: Config) -> None:
     folder = run.RunFolder(config.out, config, MAY_CHANGE, main_process=accelerator.is_main_process)
     progress, saved = Progress(), folder.load_checkpoint()
     with run.library_errors():
-        photos = Photos(config, accelerator, folder)
+        photos = Photos(
+            accelerator, folder, config.data, config.resolution, img_channels=config.img_channels, batch=config.batch,
+            seed=config.seed, class_labels=config.labels, streaming=config.streaming, mirror=config.mirror,
+            kept=kept_ids(Path(config.kept)) if config.kept else None,
+        )  # fmt: skip
         nets = build_networks(config, photos.num_classes)
         if saved:
             nets.load(saved[0])
@@ -124,12 +133,9 @@ def main(config: Config) -> None:
         folder.forget_after(progress.images_seen)
         run.need_space(folder.path, 4 * nets.checkpoint_bytes())
         print(photos.summary())
-    if config.tracker:
-        accelerator.init_trackers("hfgan", config=dataclasses.asdict(config))
-        if accelerator.is_main_process and not accelerator.trackers:  # Accelerate itself only warns
-            raise run.UserError(f"--tracker {config.tracker} is not installed: install it, or leave --tracker out")
-    train(config, accelerator, folder, photos, nets, progress)
-    accelerator.end_training()
+    step = Step(config, accelerator, nets, progress)
+    report = Reporter(config, folder, photos, nets) if accelerator.is_main_process else None
+    loop.train(config, accelerator, folder, photos, nets, progress, step, report)
 
 
 def resolve(config: Config) -> Config:
@@ -142,81 +148,17 @@ def resolve(config: Config) -> Config:
 
 def check(config: Config, processes: int) -> None:
     """Say at once what would fail later."""
-    small = [n for n in ("batch", "images", "r1_every", "save_every", "sample_every") if getattr(config, n) < 1]
-    if small:
-        raise run.UserError(f"--{small[0].replace('_', '-')} is {getattr(config, small[0])}: give 1 or more")
+    run.check_counts(config, processes)
     share = config.batch // processes
-    if config.batch % processes:
-        raise run.UserError(
-            f"--batch {config.batch} cannot be shared by {processes} processes: give a multiple of {processes}"
-        )
     if config.microbatch and share % config.microbatch:
         raise run.UserError(f"--microbatch {config.microbatch} does not divide the {share} images of each process")
     if config.streaming and config.labels:
         raise run.UserError("--streaming reads no labels: leave --labels out, or train without --streaming")
+    if config.streaming and config.kept:
+        raise run.UserError("--kept chooses among photos that are listed first: leave --streaming out")
+    if config.encoder and (config.microbatch or share) < 2:
+        raise run.UserError(
+            "--encoder shares each batch between drawn and encoded images: give each process 2 or more"
+        )
     if config.init and config.grow_from:
         raise run.UserError("--init and --grow-from both name a start: give one of them")
-
-
-def train(
-    config: Config, accelerator: Accelerator, folder: run.RunFolder, photos: Photos, nets: Networks,
-    progress: Progress,
-) -> None:  # fmt: skip
-    """The loop: one batch of images per iteration until `config.images`, the time limit or a signal."""
-    watch = run.Stopwatch(config.minutes, progress.seconds)
-    bar = tqdm(
-        total=config.images, initial=progress.images_seen, unit="img", smoothing=0.02,
-        disable=not (accelerator.is_main_process and sys.stderr.isatty()),
-    )  # fmt: skip
-    step = Step(config, accelerator, nets, progress)
-    reporter = Reporter(config, folder, photos, nets) if accelerator.is_main_process else None
-    if reporter and progress.images_seen == 0:
-        reporter(progress, {})
-    batches = photos.batches(progress.images_seen)
-    stopped, numbers = False, {}  # the latest of each, since penalties come at times
-    while progress.images_seen < config.images and not stopped:
-        numbers |= step(*next(batches))
-        before, progress.images_seen = progress.images_seen, progress.images_seen + config.batch
-        bar.update(config.batch)
-        check_finite(numbers, folder, progress)
-        stopped, done = should_stop(accelerator, watch), progress.images_seen >= config.images
-        progress.seconds = watch.seconds()
-        if reporter and (done or crosses(config.sample_every, before, progress.images_seen)):
-            accelerator.log(reporter(progress, numbers), progress.images_seen)
-        if done or stopped or crosses(config.save_every, before, progress.images_seen):
-            nets.check_replicas(accelerator)
-            if accelerator.is_main_process:
-                photos.write_report()
-                if accelerator.num_processes > 1:
-                    tqdm.write(
-                        f"{accelerator.num_processes} processes, replicas equal at {progress.images_seen:,} images"
-                    )
-                folder.save_checkpoint(progress.images_seen, nets.tensors(), dataclasses.asdict(progress))
-                nets.publish(folder.path / "model")
-            accelerator.wait_for_everyone()
-    bar.close()
-    if stopped and accelerator.is_main_process:
-        print(f"stopped at {progress.images_seen:,} images; the same command goes on from there")
-
-
-def crosses(every: int, before: int, after: int) -> bool:
-    """True when a multiple of `every` lies in (before, after]."""
-    return before // every != after // every
-
-
-def should_stop(accelerator: Accelerator, watch: run.Stopwatch) -> bool:
-    """The same answer on every process."""
-    if accelerator.num_processes == 1:
-        return watch.should_stop()
-    votes = torch.tensor(float(watch.should_stop()), device=accelerator.device)
-    return bool(accelerator.reduce(votes, "sum") > 0)
-
-
-def check_finite(numbers: dict[str, float], folder: run.RunFolder, progress: Progress) -> None:
-    """Stop at the first loss that is no number; the last checkpoint is from before."""
-    bad = [name for name, value in numbers.items() if not torch.tensor(value).isfinite()]
-    if bad:
-        raise run.UserError(
-            f"diverged: {', '.join(bad)} is not finite at {progress.images_seen:,} images; the last checkpoint in "
-            f"{folder.path} is from before: resume in a new --out with a lower --lr or a higher --r1-gamma"
-        )

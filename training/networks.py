@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import run
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from hfgan.models.base import auto_dtype
 from hfgan.models.discriminator import StyleGAN2Discriminator
+from hfgan.models.encoder import ReconstructionEncoder
 from hfgan.models.perceptual import MobileNetV2
 from hfgan.models.projected import ProjectedDiscriminator
 from hfgan.models.stylegan2 import StyleGAN2Generator
@@ -24,14 +23,19 @@ if TYPE_CHECKING:
     from generator import Config
 
 
+ENCODER_LR = 0.25  # of the generator's learning rate: a faster encoder makes all its images one
+
+
 @dataclass
 class Networks:
-    """generator and its moving average, discriminator, perhaps a projected one, and two optimizers."""
+    """generator and its moving average, discriminator, projected one and encoder where wanted, their optimizers."""
 
     generator: StyleGAN2Generator
     average: StyleGAN2Generator
     discriminator: StyleGAN2Discriminator
     projected: ProjectedDiscriminator | None
+    encoder: ReconstructionEncoder | None
+    encoder_average: ReconstructionEncoder | None
     optimizers: dict[str, Adam]
 
     @property
@@ -39,15 +43,15 @@ class Networks:
         return self.generator.mapping.w_avg.device
 
     def modules(self) -> dict[str, nn.Module]:
-        found = {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
-        return found if self.projected is None else found | {"projected": self.projected}
+        names = ("generator", "average", "discriminator", "projected", "encoder", "encoder_average")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def sizes(self) -> dict[str, int]:
         """Trainable parameters of each network."""
         return {
             f"parameters_{name}": sum(p.numel() for p in module.parameters() if p.requires_grad)
             for name, module in self.modules().items()
-            if name != "average"
+            if not name.endswith("average")
         }
 
     def checkpoint_bytes(self) -> int:
@@ -60,12 +64,12 @@ class Networks:
         for optimizer in self.optimizers.values():  # moments follow their parameters
             optimizer.load_state_dict(optimizer.state_dict())
 
-    def train_only(self, name: Literal["generator", "discriminator"]) -> None:
-        """Let gradients reach the parameters of one side only."""
-        for side, optimizer in self.optimizers.items():
+    def train_only(self, *names: str) -> None:
+        """Let gradients reach the parameters of these optimizers only."""
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    parameter.requires_grad_(side == name)
+                    parameter.requires_grad_(name in names)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, by name."""
@@ -87,25 +91,12 @@ class Networks:
         for name, optimizer in self.optimizers.items():
             run.load_optimizer(optimizer, tensors, f"adam_{name}")
 
-    def check_replicas(self, accelerator: Accelerator) -> None:
-        """Raise RuntimeError unless every process holds the same tensors, bit for bit."""
-        if accelerator.num_processes == 1:
-            return
-        sums = torch.stack([value.double().sum() for value in self.tensors().values()])
-        everyone = accelerator.gather(sums[None])  # (processes, tensors)
-        wrong = [
-            name for name, same in zip(self.tensors(), (everyone == everyone[0]).all(dim=0), strict=True) if not same
-        ]
-        if wrong:
-            raise RuntimeError(f"the processes have drifted apart in {', '.join(wrong[:3])} ...: please report this")
-
     def publish(self, path: Path) -> None:
-        """Write the averaged generator and the discriminator as a model folder."""
+        """Write the averaged generator and encoder and the discriminator as a model folder."""
         from hfgan.pipeline import HFGan
 
-        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-            HFGan(generator=self.average, discriminator=self.discriminator).save_pretrained(temporary)
-            _replace_folder(Path(temporary), path)
+        parts = {"discriminator": self.discriminator, "encoder": self.encoder_average}
+        run.publish(HFGan(generator=self.average, **parts), path)
 
 
 def build_networks(config: Config, num_classes: int) -> Networks:
@@ -123,9 +114,11 @@ def build_networks(config: Config, num_classes: int) -> Networks:
         projected = None
         if config.projected:
             projected = ProjectedDiscriminator(MobileNetV2.from_file(config.projected), size=config.projected_size)
-    average = copy.deepcopy(generator).eval().requires_grad_(False)
+        encoder = ReconstructionEncoder.beside(generator, None) if config.encoder else None
+    average, encoder_average = (copy.deepcopy(m).eval().requires_grad_(False) if m else None
+                                for m in (generator, encoder))  # fmt: skip
     dtype = auto_dtype() if config.precision == "auto" else getattr(torch, config.precision)
-    for network in (generator, average, discriminator):
+    for network in filter(None, (generator, average, discriminator, encoder, encoder_average)):
         network.set_compute_dtype(dtype)
     learners = [discriminator] if projected is None else [discriminator, projected.heads]
     if projected is not None:
@@ -134,7 +127,9 @@ def build_networks(config: Config, num_classes: int) -> Networks:
         "generator": lazy_adam(list(generator.parameters()), config.lr, config.pl_every),
         "discriminator": lazy_adam([p for m in learners for p in m.parameters()], config.lr, config.r1_every),
     }
-    return Networks(generator, average, discriminator, projected, optimizers)
+    if encoder is not None:
+        optimizers["encoder"] = lazy_adam(list(encoder.parameters()), config.lr * ENCODER_LR, 0)
+    return Networks(generator, average, discriminator, projected, encoder, encoder_average, optimizers)
 
 
 def lazy_adam(parameters: list[nn.Parameter], lr: float, every: int) -> Adam:
@@ -153,6 +148,10 @@ def load_start(nets: Networks, config: Config) -> None:
     if config.init:
         nets.generator.load_state_dict(source.generator.state_dict())
         nets.discriminator.load_state_dict(source.discriminator.state_dict())
+        if nets.encoder is not None:
+            encoder = source.encoder or ReconstructionEncoder.beside(source.generator, source.discriminator)
+            nets.encoder.load_state_dict(encoder.state_dict())
+            nets.encoder_average.load_state_dict(encoder.state_dict())
     else:
         grow_generator(nets.generator, source.generator)
         grow_discriminator(nets.discriminator, source.discriminator)
@@ -192,11 +191,3 @@ def _copy_all(module: nn.Module, tensors: dict[str, Tensor]) -> None:
             "--channel-base, --channel-max, --z-dim, --w-dim and --mapping-layers"
         )
     module.load_state_dict(state | tensors)
-
-
-def _replace_folder(source: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for file in [p for p in source.rglob("*") if p.is_file()]:
-        destination = target / file.relative_to(source)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(destination)

@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
 
 import run
 import torch
 from accelerate import Accelerator
-from step import PURPOSES
 from torch import Tensor
 from torch.nn import functional as F
 
 from hfgan.data import InfiniteSampler, StreamingPhotos, open_photos
 from hfgan.images import to_image, write_file
 
-if TYPE_CHECKING:
-    from generator import Config
-
 
 class Photos:
-    """This process's share of the training photos."""
+    """This process's share of the training photos.
 
-    def __init__(self, config: Config, accelerator: Accelerator, folder: run.RunFolder) -> None:
-        self.config, self.device, self.folder = config, accelerator.device, folder
+    Args:
+        folder: The run's; it keeps the list of photos, which a resumed run must find again.
+        source: Folder, .zip or Hub data set id.
+        img_channels: 1 grey, 3 RGB, 4 RGBA.
+        batch: Images per iteration, all processes together.
+        class_labels: Whether the first folder level is the class.
+        streaming: Read the photos in passing instead of holding them.
+        mirror: Show every second photo mirrored.
+        kept: Names to use; None for all.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, folder: run.RunFolder, source: str, resolution: int, *, img_channels: int,
+        batch: int, seed: int, class_labels: bool = False, streaming: bool = False, mirror: bool = False,
+        kept: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.source, self.batch, self.seed, self.mirrored = source, batch, seed, mirror
+        self.device, self.folder = accelerator.device, folder
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        how = {"img_channels": config.img_channels}
-        if config.streaming:
-            self.opened, self.stream = None, StreamingPhotos(config.data, config.resolution, seed=config.seed, **how)
+        how = {"img_channels": img_channels}
+        if streaming:
+            self.opened, self.stream = None, StreamingPhotos(source, resolution, seed=seed, **how)
             return
         with accelerator.main_process_first():
             index = folder.path / "photos.json"
-            self.opened = open_photos(config.data, config.resolution, class_labels=config.labels, index=index, **how)
+            self.opened = open_photos(source, resolution, class_labels=class_labels, index=index, kept=kept, **how)
 
     @property
     def num_classes(self) -> int:
@@ -50,7 +61,7 @@ class Photos:
 
     def summary(self) -> str:
         """What is used and what is rejected, in a few lines."""
-        return self.opened.summary() if self.opened else f"streaming {self.config.data}"
+        return self.opened.summary() if self.opened else f"streaming {self.source}"
 
     def some(self, count: int) -> Tensor:
         """At most `count` photos in random order, the same ones always: uint8 (n, c, r, r)."""
@@ -61,9 +72,9 @@ class Photos:
 
     def batches(self, images_seen: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Images (n, c, r, r) in [-1, 1] and one-hot labels (n, classes) or None, from `images_seen` on, endlessly."""
-        batch = self.config.batch
+        batch = self.batch
         streamed = None if self.opened else self.stream.batches(batch, images_seen, self.rank, self.world)
-        sampler = InfiniteSampler(len(self.opened), self.config.seed, self.rank, self.world) if self.opened else None
+        sampler = InfiniteSampler(len(self.opened), self.seed, self.rank, self.world) if self.opened else None
         while True:
             if streamed:
                 pixels, labels = next(streamed), None
@@ -77,8 +88,8 @@ class Photos:
 
     def mirror(self, image: Tensor, images_seen: int) -> Tensor:
         """Every second photo mirrored, with --mirror."""
-        if not self.config.mirror:
+        if not self.mirrored:
             return image
-        source = run.random_source(self.config.seed, PURPOSES["mirror"], images_seen, self.rank)
+        source = run.random_source(self.seed, run.PURPOSES["mirror"], images_seen, self.rank)
         mirrored = torch.rand(len(image), 1, 1, 1, generator=source).to(image.device) < 0.5
         return torch.where(mirrored, image.flip(3), image)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+import reconstruction
 import run
 import torch
 from curves import plot_log
 from networks import Networks
 from photos import Photos
+from reconstruction import Distance, health
 from step import Progress
 from torch import Tensor
 from tqdm import tqdm
@@ -32,8 +34,10 @@ class Reporter:
 
     def __init__(self, config: Config, folder: run.RunFolder, photos: Photos, nets: Networks) -> None:
         self.config, self.folder, self.nets = config, folder, nets
-        self.photo_spread = spread(to_image(photos.some(len(SHEET))))
+        self.photos = photos.some(len(SHEET))
+        self.photo_spread = spread(to_image(self.photos))
         self.embed, self.real_features = None, None
+        self.distance = Distance(config.perceptual, nets.device) if config.encoder else None
         if config.features:
             self.embed = MobileNetV2.from_file(config.features).to(nets.device).embed
             self.real_features = extract_features(photos.some(config.feature_images).split(CHUNK), self.embed)
@@ -42,28 +46,28 @@ class Reporter:
     def __call__(self, progress: Progress, numbers: dict[str, float]) -> dict[str, Any]:
         """Write a sample sheet, a line of the log and the curves; stop the run when it has collapsed."""
         sheet = self.draw(SHEET)
-        path = self.folder.path / "samples" / f"{progress.images_seen:09d}.png"
-        path.parent.mkdir(exist_ok=True)
-        grid(to_pil(sheet), 8).save(path)
+        self.folder.save_sheet(progress.images_seen, grid(to_pil(sheet), 8))
         entry: dict[str, Any] = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1)}
         entry |= {"augment_p": progress.augment_p, **numbers, "spread": spread(sheet)}
+        if self.nets.encoder is not None:
+            photos = to_image(self.photos).to(self.nets.device)
+            entry |= health(self.nets.average, self.nets.encoder_average, self.distance, photos)
         if self.embed is not None:
             entry["fd_mnv2"] = self.frechet_distance()
         self.folder.log(entry)
         if importlib.util.find_spec("matplotlib"):  # of the extra `eval`
             plot_log(self.folder.read_log(), self.folder.path / "curves.png")
-        told = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "images_seen")
-        tqdm.write(f"{progress.images_seen:>10,} images  {told}")
+        tqdm.write(run.told(entry))
         self.check_collapse(progress, entry["spread"])
+        if self.nets.encoder is not None:
+            reconstruction.check_collapse(progress.images_seen, entry)
         return entry
 
     def draw(self, seeds: range) -> Tensor:
         """Images (n, c, r, r) of the averaged generator; with classes, seed k draws class k modulo their number."""
         nets = self.nets
         z = latents_from_seeds(list(seeds), self.config.z_dim).to(nets.device)
-        classes = nets.average.mapping.c_dim
-        c = torch.eye(classes, device=nets.device)[torch.tensor(list(seeds)) % classes] if classes else None
-        return nets.average(z, c)
+        return nets.average(z, nets.average.mapping.labels_in_turn(torch.tensor(list(seeds))))
 
     def frechet_distance(self) -> float:
         """FD-MNv2 at psi 1 against as many photos, seeds from 1000 on."""

@@ -6,24 +6,37 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
+import tempfile
 import time
 import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import Accelerator
 from filelock import FileLock, Timeout
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hfgan.images import write_file
+
+if TYPE_CHECKING:
+    from hfgan.pipeline import HFGan
+
+
+# what randomness is for: each purpose has a stream of its own (see `random_source`)
+PURPOSES = {
+    name: i for i, name in enumerate(("latents", "noise", "real", "fake", "path", "real_for_penalty", "mirror"))
+}
 
 
 class UserError(Exception):
@@ -135,6 +148,12 @@ class RunFolder:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads((newest / "state.json").read_text())
 
+    def save_sheet(self, images_seen: int, sheet: Image.Image) -> None:
+        """Write a sample sheet to samples/."""
+        path = self.path / "samples" / f"{images_seen:09d}.png"
+        path.parent.mkdir(exist_ok=True)
+        sheet.save(path)
+
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with (self.path / "log.jsonl").open("a") as file:
@@ -150,6 +169,33 @@ class RunFolder:
         """Drop log lines written after the checkpoint that the run goes on from."""
         lines = [json.dumps(e) + "\n" for e in self.read_log() if e["images_seen"] <= images_seen]
         write_file(self.path / "log.jsonl", "".join(lines).encode(), overwrite=True)
+
+
+def told(entry: dict[str, Any]) -> str:
+    """A log entry as one line to read."""
+    numbers = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "images_seen")
+    return f"{entry['images_seen']:>10,} images  {numbers}"
+
+
+def publish(gan: HFGan, path: Path) -> None:
+    """Write a model folder; a reader, or a kill, finds the old or the new file of each name, never half of one."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        gan.save_pretrained(temporary)
+        for file in [p for p in Path(temporary).rglob("*") if p.is_file()]:
+            destination = path / file.relative_to(temporary)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(destination)
+
+
+def check_counts(config: Any, processes: int) -> None:
+    """Say at once which count is no count, and that a batch cannot be shared."""
+    counts = [n for n in ("batch", "images", "r1_every", "save_every", "sample_every") if hasattr(config, n)]
+    if small := [n for n in counts if getattr(config, n) < 1]:
+        raise UserError(f"--{small[0].replace('_', '-')} is {getattr(config, small[0])}: give 1 or more")
+    if config.batch % processes:
+        raise UserError(
+            f"--batch {config.batch} cannot be shared by {processes} processes: give a multiple of {processes}"
+        )
 
 
 def need_space(path: Path, size: int) -> None:
@@ -228,6 +274,21 @@ def update_average(average: nn.Module, model: nn.Module, beta: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - beta)
     for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
         ours.copy_(theirs)
+
+
+def average_gradients(accelerator: Accelerator, optimizer: Optimizer) -> None:
+    """Replace the gradients of an optimizer's parameters by their mean over processes."""
+    if accelerator.num_processes == 1:
+        return
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    flat = accelerator.reduce(torch.cat([grad.flatten() for grad in grads]), "mean")
+    for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
+def cosine(done: float) -> float:
+    """Factor of the learning rate when the share `done` in [0, 1] of a run is over: 1 falling to 0.1."""
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
 
 
 def random_source(*key: int) -> torch.Generator:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import loop
 import run
 import torch
 from accelerate import Accelerator
 from networks import Networks
+from reconstruction import Distance, Reconstructions, latent_loss, reconstruction_loss
 from torch import Tensor
 
 from hfgan import losses
 from hfgan.augment import adapt_probability, augment, diff_augment
+from hfgan.sampling import broadcast
 
 if TYPE_CHECKING:
     from generator import Config
 
 ADA_EVERY = 4  # iterations between two looks at the augmentation's controller
-PURPOSES = {
-    name: i for i, name in enumerate(("latents", "noise", "real", "fake", "path", "real_for_penalty", "mirror"))
-}
 
 
 @dataclass
-class Progress:
-    """Numbers that a resumed run needs beside the tensors."""
+class Progress(loop.Progress):
+    """What a resumed generator run needs beside the tensors."""
 
-    images_seen: int = 0
-    seconds: float = 0.0
     augment_p: float = 0.0
     pl_mean: float = 0.0
     sign_sum: float = 0.0  # of D(real) since the controller last looked
@@ -46,35 +44,49 @@ class Shown(NamedTuple):
         return Shown(self.image.detach(), [x.detach() for x in self.features])
 
 
+class Drawn(NamedTuple):
+    """Images (n, c, r, r), the w (m, w_dim) that the mapping gave for the first m, and the others: photos again."""
+
+    image: Tensor
+    w: Tensor
+    again: Reconstructions | None
+
+
 class Step:
     """One iteration on one batch: generator, discriminators, penalties, averages, augmentation control."""
 
     def __init__(self, config: Config, accelerator: Accelerator, nets: Networks, progress: Progress) -> None:
         self.config, self.accelerator, self.nets, self.progress = config, accelerator, nets, progress
         self.device, self.rank = accelerator.device, accelerator.process_index
+        self.distance = Distance(config.perceptual, self.device) if config.encoder else None
 
     def source(self, purpose: str) -> torch.Generator:
         """Randomness of this iteration for one purpose."""
-        return run.random_source(self.config.seed, PURPOSES[purpose], self.progress.images_seen, self.rank)
+        return run.random_source(self.config.seed, run.PURPOSES[purpose], self.progress.images_seen, self.rank)
 
     def __call__(self, real: Tensor, labels: Tensor | None) -> dict[str, float]:
         config, nets = self.config, self.nets
         iteration = self.progress.images_seen // config.batch
         parts = len(real) // (config.microbatch or len(real))
         reals = list(zip(real.chunk(parts), [None] * parts if labels is None else labels.chunk(parts), strict=True))
-        sources = {purpose: self.source(purpose) for purpose in PURPOSES}
+        sources = {purpose: self.source(purpose) for purpose in run.PURPOSES}
         numbers = {}
 
         fakes = []
-        nets.train_only("generator")
+        nets.train_only("generator", "encoder")
         for image, c in reals:
-            fake, w = self.draw(image, c, sources)
-            shown, loss = self.generator_loss(fake, image, c, sources)
+            drawn = self.draw(image, c, sources)
+            shown, loss = self.generator_loss(drawn.image, image, c, sources)
+            numbers["loss_g"] = loss.item()
+            if drawn.again is not None:
+                rec_loss, found = self.reconstruction_loss(drawn)
+                loss, numbers = loss + rec_loss, numbers | found
             (loss / parts).backward()
             fakes.append(shown.detached())
-            nets.generator.mapping.track_w_avg(self.mean(w.detach().mean(dim=0)))
-        numbers["loss_g"] = loss.item()
+            nets.generator.mapping.track_w_avg(self.mean(drawn.w.detach().mean(dim=0)))
         self.update("generator")
+        if nets.encoder is not None:
+            self.update("encoder")
 
         if config.pl_every and iteration % config.pl_every == 0:
             numbers["path_length"] = self.path_length_step(reals[0][1], len(real) // parts, sources)
@@ -94,16 +106,33 @@ class Step:
         self.control_augmentation(iteration)
         return numbers
 
-    def draw(self, image: Tensor, c: Tensor | None, sources: dict[str, torch.Generator]) -> tuple[Tensor, Tensor]:
-        """Images like `image` from new latents, styles of two latents mixed at times, and their w (n, w_dim)."""
-        generator, g = self.nets.generator, sources["latents"]
+    def draw(self, image: Tensor, c: Tensor | None, sources: dict[str, torch.Generator]) -> Drawn:
+        """As many images as `image` has, from new latents, styles of two latents mixed at times; with an encoder the
+        second half is drawn from what it sees in the second half of `image`."""
+        nets, g = self.nets, sources["latents"]
+        generator = nets.generator
         z = torch.randn(2, len(image), self.config.z_dim, generator=g).to(self.device)
         w = generator.mapping(z[0], c)  # (n, w_dim)
-        w_plus = w.unsqueeze(1).repeat(1, generator.num_ws, 1)  # (n, num_ws, w_dim)
+        w_plus = broadcast(w, generator.num_ws)  # (n, num_ws, w_dim)
         if torch.rand([], generator=g) < self.config.style_mixing:
             cutoff = int(torch.randint(1, generator.num_ws, [], generator=g))
             w_plus[:, cutoff:] = generator.mapping(z[1], c).unsqueeze(1)
-        return generator.synthesis(w_plus, "random", sources["noise"]), w
+        if nets.encoder is None:
+            return Drawn(generator.synthesis(w_plus, "random", sources["noise"]), w, None)
+        half = len(image) // 2
+        photos, w = image[half:], w[:half]
+        encoded = nets.encoder(photos)  # (n - n/2, w_dim)
+        w_plus = torch.cat([w_plus[:half], broadcast(encoded, generator.num_ws)])
+        fake = generator.synthesis(w_plus, "random", sources["noise"])
+        return Drawn(fake, w, Reconstructions(photos, encoded, fake[half:]))
+
+    def reconstruction_loss(self, drawn: Drawn) -> tuple[Tensor, dict[str, float]]:
+        """What encoder and generator learn together from photos, and the encoder alone from drawn images."""
+        encoder = self.nets.encoder
+        loss, numbers = reconstruction_loss(encoder, self.distance, drawn.again)
+        # mixed images have no single w; a batch of them teaches the encoder their coarse one
+        latent = latent_loss(encoder, drawn.image[: len(drawn.w)], drawn.w)
+        return self.config.reconstruction_weight * (loss + latent), numbers | {"rec_latent": latent.item()}
 
     def show(self, image: Tensor, source: torch.Generator) -> Shown:
         """What the discriminators see of an image: augmented, and projected where a frozen network looks on."""
@@ -168,7 +197,7 @@ class Step:
         config, generator, g = self.config, self.nets.generator, sources["path"]
         n = max(n // 2, 1)
         z = torch.randn(n, config.z_dim, generator=g).to(self.device)
-        w_plus = generator.mapping(z, None if c is None else c[:n]).unsqueeze(1).repeat(1, generator.num_ws, 1)
+        w_plus = broadcast(generator.mapping(z, None if c is None else c[:n]), generator.num_ws)
         lengths = losses.path_lengths(lambda w: generator.synthesis(w, "random", g), w_plus, g)
         mean = self.mean(lengths.detach().mean()).item()
         self.progress.pl_mean += 0.01 * (mean - self.progress.pl_mean)
@@ -181,14 +210,10 @@ class Step:
         """Average over processes."""
         return self.accelerator.reduce(value, "mean") if self.accelerator.num_processes > 1 else value
 
-    def update(self, name: Literal["generator", "discriminator"]) -> None:
+    def update(self, name: str) -> None:
         """Average gradients over processes and take one optimizer step."""
         optimizer = self.nets.optimizers[name]
-        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if self.accelerator.num_processes > 1:
-            flat = self.mean(torch.cat([grad.flatten() for grad in grads]))
-            for grad, mean in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-                grad.copy_(mean.view_as(grad))
+        run.average_gradients(self.accelerator, optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -196,7 +221,10 @@ class Step:
         """EMA with a half-life in images (arXiv 1710.10196), ramped up at the start (arXiv 2006.06676)."""
         seen = self.progress.images_seen + self.config.batch
         half_life = min(self.config.ema_images, max(self.config.ema_rampup * seen, 1e-8))
-        run.update_average(self.nets.average, self.nets.generator, 0.5 ** (self.config.batch / half_life))
+        beta = 0.5 ** (self.config.batch / half_life)
+        run.update_average(self.nets.average, self.nets.generator, beta)
+        if self.nets.encoder is not None:
+            run.update_average(self.nets.encoder_average, self.nets.encoder, beta)
 
     def control_augmentation(self, iteration: int) -> None:
         if self.config.augment != "ada" or (iteration + 1) % ADA_EVERY:

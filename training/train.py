@@ -11,6 +11,8 @@ import sys
 
 STAGES = {
     "generator": "train StyleGAN2 on photos",
+    "encoder": "train an encoder, image to w, on a finished generator",
+    "filter": "score photos, decide which to keep, write a manifest",
     "evaluate": "measure a model against photos",
     "publish": "write the published form of a model, with its card",
     "perceptual": "distil the small perceptual network that ships with the package",

@@ -63,6 +63,12 @@ class MappingNetwork(nn.Module):
             x = lrelu(layer(x, gain=SQRT2))  # (n, w_dim)
         return x
 
+    def labels_in_turn(self, indices: Tensor) -> Tensor | None:
+        """One-hot labels (n, c_dim) of class i modulo c_dim for indices i (n,); None for a model without classes."""
+        if not self.c_dim:
+            return None
+        return torch.eye(self.c_dim, device=self.w_avg.device)[indices % self.c_dim]
+
     @torch.no_grad()
     def track_w_avg(self, w_mean: Tensor, beta: float = 0.998) -> None:
         """Move the running mean `w_avg` toward the mean (w_dim,) of a training batch of w."""
