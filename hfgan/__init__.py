@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "HFGan": "pipeline",
     "HFGanModel": "models.base",
+    "ModeBank": "models.banks",
     "ReconstructionEncoder": "models.encoder",
     "SampleOutput": "pipeline",
     "StyleGAN2Discriminator": "models.discriminator",
@@ -23,6 +24,7 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from hfgan.models.banks import ModeBank as ModeBank
     from hfgan.models.base import HFGanModel as HFGanModel
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
     from hfgan.models.encoder import ReconstructionEncoder as ReconstructionEncoder

@@ -9,18 +9,23 @@ from hfgan.recipes import Recipe
 
 
 def file_name(recipe: Recipe) -> str:
-    """seed0042.png; seed0042-mix0007_4-7.png with layers of another seed; seed0042-mixed3.png with several."""
+    """seed0042.png; seed0042-mode12.png where it has a mode; seed0042-mix0007_4-7.png; seed0042-mixed3.png."""
     steps = recipe["mix"]
+    mode = "" if recipe["mode"] is None else f"-mode{recipe['mode']}"
     mixed = f"-mixed{len(steps)}" if steps else ""
     if len(steps) == 1:
         mixed = f"-mix{steps[0]['seed']:04d}_{spans(steps[0]['layers'])}"
-    return f"seed{recipe['seed']:04d}{mixed}.png"
+    return f"seed{recipe['seed']:04d}{mode}{mixed}.png"
 
 
 def caption(recipe: Recipe) -> str:
-    """seed 42 · psi 0.7 · layers 4-7 of seed 7"""
-    cutoff, label, noise = (recipe[key] for key in ("truncation_cutoff", "label", "noise_mode"))
-    said = [f"seed {recipe['seed']}", f"psi {recipe['truncation_psi']:g}"]
+    """seed 42 · mode 12 · psi 0.7 · layers 4-7 of seed 7"""
+    mode, psi, cutoff, label, noise = (
+        recipe[key] for key in ("mode", "truncation_psi", "truncation_cutoff", "label", "noise_mode")
+    )
+    said = [f"seed {recipe['seed']}"]
+    said += [f"mode {mode}"] if mode is not None else []
+    said += [f"psi {'/'.join(f'{one:g}' for one in psi)}" if isinstance(psi, list) else f"psi {psi:g}"]
     said += [f"on {cutoff} layers"] if cutoff is not None else []
     said += [f"class {label}"] if label is not None else []
     said += [f"noise {noise}"] if noise != "const" else []

@@ -79,8 +79,15 @@ def _add_sample(commands: Any) -> None:
     what.add_argument("--seeds", type=_seeds, default="0-7", metavar="0-15,42", help="one picture each (%(default)s)")
     what.add_argument("--replay", type=Path, metavar="PNG", help="draw the picture of this file again")
     what.add_argument("--walk", type=_seeds, metavar="3,1,4", help="go from one to the next and back to the first")
-    parser.add_argument("--psi", type=float, default=0.7, help="truncation: 1 all variety, 0 average (%(default)s)")
+    parser.add_argument("--psi", type=_psi, default=0.7, metavar="0.7|0.4,0.9",
+                        help="truncation: 1 all variety, 0 average; or coarse,fine layers (%(default)s)")  # fmt: skip
     parser.add_argument("--cutoff", type=int, metavar="LAYERS", help="truncate only so many of the first layers")
+    parser.add_argument("--truncation", choices=("global", "multimodal", "none"),
+                        help="toward the mean of all, a mode or nothing (global without --mode)")  # fmt: skip
+    parser.add_argument("--mode", type=_mode, metavar="12|nearest|random", help="which mode of a model with modes")
+    parser.add_argument(
+        "--assignment", choices=("l2", "perceptual"), help="how the nearest is found (the model's way)"
+    )
     parser.add_argument("--label", type=int, help="class of a model with classes")
     parser.add_argument("--noise", choices=("const", "random", "none"), default="const", help="(%(default)s)")
     parser.add_argument("--mix", type=_mix, action="append", default=[], metavar="SEED:LAYERS",
@@ -126,6 +133,24 @@ def _seeds(text: str) -> list[int]:
     if not all(spans) or sum(map(len, spans)) > MAX_SEEDS:
         raise argparse.ArgumentTypeError(f"{text!r} has a range that descends, or more than {MAX_SEEDS} seeds")
     return [seed for span in spans for seed in span]
+
+
+def _psi(text: str) -> float | list[float]:
+    """A number, or two such as 0.4,0.9."""
+    try:
+        first, *others = map(float, text.split(","))
+    except ValueError:
+        first, others = 0.0, [0.0, 0.0]
+    if len(others) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor two such as 0.4,0.9")
+    return [first, *others] if others else first
+
+
+def _mode(text: str) -> int | str:
+    """The index of a mode, or how to choose it."""
+    if not text.isdecimal() and text not in ("nearest", "random"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 12, nearest or random")
+    return int(text) if text.isdecimal() else text
 
 
 def _mix(text: str) -> tuple[int, str]:
@@ -192,7 +217,8 @@ def _pictures(options: argparse.Namespace) -> None:
 
     gan, seeds = _load(options.model, options), list(dict.fromkeys(options.seeds))
     steps = [{"seed": seed, "layers": parse_layers(layers, gan.generator.num_ws)} for seed, layers in options.mix]
-    paths = [options.out / file_name({"seed": seed, "mix": steps}) for seed in seeds]
+    mode = options.mode if isinstance(options.mode, int) else None  # another one is known when it is drawn
+    paths = [options.out / file_name({"seed": seed, "mode": mode, "mix": steps}) for seed in seeds]
     _check_free([*paths, *([options.grid] if options.grid else [])], options.overwrite)
     drawn = []
     for out in _batches(gan, seeds, options):
@@ -205,14 +231,19 @@ def _pictures(options: argparse.Namespace) -> None:
 
 def _batches(gan: HFGan, seeds: list[int], options: argparse.Namespace) -> Iterator[SampleOutput]:
     """What the seeds give, mixed, some at a time."""
-    how = {"truncation_psi": options.psi, "truncation_cutoff": options.cutoff, "label": options.label,
-           "noise_mode": options.noise}  # fmt: skip
+    how = _how(options) | {"noise_mode": options.noise}
     others = [(gan.sample(seed=seed, **how), layers) for seed, layers in options.mix]
     for start in range(0, len(seeds), BATCH):
         out = gan.sample(seeds=seeds[start : start + BATCH], batch_size=BATCH, **how)
         for other, layers in others:
             out = gan.mix(out, other, layers)
         yield out
+
+
+def _how(options: argparse.Namespace) -> dict[str, Any]:
+    """What `HFGan.sample` is asked for beside seeds and noise."""
+    return {"truncation_psi": options.psi, "truncation_cutoff": options.cutoff, "truncation": options.truncation,
+            "mode": options.mode, "assignment": options.assignment, "label": options.label}  # fmt: skip
 
 
 def _replay(options: argparse.Namespace) -> None:
@@ -241,8 +272,7 @@ def _walk(options: argparse.Namespace) -> None:
     if options.mix or options.grid or options.noise != "const":
         raise ValueError("--walk goes without --mix, --grid and --noise: an animation has constant noise")
     gan = _load(options.model, options)
-    how = {"truncation_psi": options.psi, "truncation_cutoff": options.cutoff, "label": options.label}
-    keyframes = gan.sample(seeds=options.walk, **how).w_plus  # (k, num_ws, w_dim)
+    keyframes = gan.sample(seeds=options.walk, **_how(options)).w_plus  # (k, num_ws, w_dim)
     frames = gan.render(sampling.walk(keyframes, options.steps, loop=True))
     options.animation.parent.mkdir(parents=True, exist_ok=True)
     images.save_animation(frames, options.animation, overwrite=options.overwrite)
@@ -296,6 +326,10 @@ def _info_model(name: str) -> None:
         count = sum(parameter.numel() for parameter in model.parameters())
         size = sum(file.stat().st_size for file in (folder / part).glob("*.safetensors"))
         print(f"{part:14} {type(model).__name__:24} {count / 1e6:6.2f} M parameters {size / 1e6:7.1f} MB")
+    if gan.modes is not None:
+        counts, space = gan.modes.counts, gan.modes.config.space
+        print(f"{'':14} {len(counts)} modes found in {space}, with {counts.max()} to {counts.min()} of "
+              f"{counts.sum()} samples")  # fmt: skip
     print(f"{'weights':14} {gan.generator.fingerprint()}")
     print(f"{'licence':14} {_licence(folder)}")
 

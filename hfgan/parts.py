@@ -15,6 +15,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from hfgan import __version__
+from hfgan.models.banks import ModeBank
 from hfgan.models.base import HFGanModel, parse_dtype
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.encoder import ReconstructionEncoder
@@ -41,6 +42,7 @@ PARTS = {
     "generator": Part((StyleGAN2Generator,), "generator"),
     "discriminator": Part((StyleGAN2Discriminator,), "generator"),
     "encoder": Part((ReconstructionEncoder,), "encoder"),
+    "modes": Part((ModeBank,), "modes"),
 }
 
 MINIMAL_CARD = """---
@@ -88,9 +90,10 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         generator: StyleGAN2Generator,
         discriminator: StyleGAN2Discriminator | None = None,
         encoder: ReconstructionEncoder | None = None,
+        modes: ModeBank | None = None,
     ) -> None:
         super().__init__()
-        given = {"generator": generator, "discriminator": discriminator, "encoder": encoder}
+        given = {"generator": generator, "discriminator": discriminator, "encoder": encoder, "modes": modes}
         for name, part in given.items():
             if not isinstance(part, PARTS[name].classes) and (part is not None or name == "generator"):
                 wanted = " or ".join(cls.__name__ for cls in PARTS[name].classes)

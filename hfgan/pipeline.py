@@ -15,9 +15,13 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hfgan import images, recipes, sampling
+from hfgan import images, modes, recipes, sampling
+from hfgan.models.banks import ASSIGNMENTS
+from hfgan.models.perceptual import load_perceptual
+from hfgan.modes import Mode
 from hfgan.parts import PartsPipeline
 from hfgan.recipes import LATENT, Recipe
+from hfgan.sampling import Psi
 
 
 @dataclass
@@ -38,6 +42,11 @@ class SampleOutput:
     seeds: list[int]
     recipes: list[Recipe]
 
+    @property
+    def modes(self) -> list[int | None]:
+        """The mode of each sample; None where it was truncated toward the mean of all."""
+        return [recipe["mode"] for recipe in self.recipes]
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -56,21 +65,18 @@ class HFGan(PartsPipeline):
         generator: Draws the pictures.
         discriminator: Its opponent, for going on with training; None for none.
         encoder: Image to the w that draws it best; None for none.
+        modes: Clusters of w, for multi-modal truncation; None for none.
     """
+
+    _seen: modes.PerceptualModes | None = None  # what the perceptual assignment knows of the modes
 
     @torch.no_grad()
     def sample(
-        self,
-        num_images: int | None = None,
-        *,
-        seed: int | None = None,
-        seeds: Iterable[int] | None = None,
-        truncation_psi: float = 0.7,
-        truncation_cutoff: int | None = None,
-        label: int | None = None,
-        noise_mode: str = "const",
+        self, num_images: int | None = None, *, seed: int | None = None, seeds: Iterable[int] | None = None,
+        truncation_psi: Psi = 0.7, truncation_cutoff: int | None = None, truncation: str | None = None,
+        mode: Mode = None, assignment: str | None = None, label: int | None = None, noise_mode: str = "const",
         batch_size: int = 16,
-    ) -> SampleOutput:
+    ) -> SampleOutput:  # fmt: skip
         """Draw pictures. The same seed gives the same picture, whatever is drawn beside it.
 
         In float32 a batch equals its singles to one level of 255; bfloat16 rounds differently by batch size.
@@ -79,19 +85,26 @@ class HFGan(PartsPipeline):
             num_images: How many; 1 when nothing else says so.
             seed: Of the first; the others follow it. Random, and recorded, when there is neither.
             seeds: One per picture, in place of `seed`.
-            truncation_psi: 1 for all the model's variety, toward 0 for its average.
-            truncation_cutoff: Truncate the first layers only, this many; None for all.
+            truncation_psi: 1 for all the model's variety, toward 0 for its average; a pair (coarse, fine) for the
+                first half of the layers and the second.
+            truncation_cutoff: Truncate the first layers only, this many; None for all. Of a pair, where fine begins.
+            truncation: "global" toward the mean of all, "multimodal" toward the center of a mode, "none". None is
+                "multimodal" where a mode is given, else "global".
+            mode: "nearest" to where the seed falls (None), or the one that it is drawn from: an index, "random", or
+                a weight for each mode.
+            assignment: How the nearest is found, "l2" in w or "perceptual" in pictures; None is the modes' own way.
             label: Class 0..c_dim - 1 of a model with classes, None for one without.
             noise_mode: "const", "random" (from the seed) or "none".
             batch_size: How many are computed at once.
         """
         chosen = sampling.choose_seeds(num_images, seed, seeds)
-        generators = sampling.generators_from_seeds(chosen)
-        z = sampling.draw_latents(generators, self.generator.config.z_dim)  # (n, z_dim)
-        how = (truncation_psi, truncation_cutoff, label)
-        w, w_plus = self._map(z, *how)  # (n, w_dim), (n, num_ws, w_dim)
-        pictures = self._draw(w_plus, noise_mode, generators, batch_size)
-        return SampleOutput(pictures, w, w_plus, chosen, [self._recipe((one, *how), noise_mode) for one in chosen])
+        draws, found = self._choose(modes.parse_truncation(truncation, mode), mode, chosen, assignment, label)
+        psi = 1.0 if truncation == "none" else sampling.parse_psi(truncation_psi)
+        rows = zip(chosen, draws, found, strict=True)
+        latents = [dict(zip(LATENT, (s, d, psi, truncation_cutoff, label, m), strict=True)) for s, d, m in rows]
+        w, w_plus = self._latents(latents)  # (n, w_dim), (n, num_ws, w_dim)
+        pictures = self._draw(w_plus, noise_mode, self._noise(latents), batch_size)
+        return SampleOutput(pictures, w, w_plus, chosen, [self._recipe(latent, noise_mode) for latent in latents])
 
     __call__ = sample
 
@@ -108,9 +121,8 @@ class HFGan(PartsPipeline):
         w_plus = sampling.mix(a.w_plus.to(self.device), b.w_plus.to(self.device), chosen)  # (n, num_ws, w_dim)
         rows = [i % len(a) for i in range(len(w_plus))]
         told = [recipes.mixed(a.recipes[i], b.recipes[n % len(b)], chosen) for n, i in enumerate(rows)]
-        seeds = [a.seeds[i] for i in rows]
-        pictures = self._draw(w_plus, told[0]["noise_mode"], self._noise(seeds), batch_size)
-        return SampleOutput(pictures, a.w[rows], w_plus, seeds, told)
+        pictures = self._draw(w_plus, told[0]["noise_mode"], self._noise(told), batch_size)
+        return SampleOutput(pictures, a.w[rows], w_plus, [a.seeds[i] for i in rows], told)
 
     @torch.no_grad()
     def interpolate(
@@ -131,13 +143,18 @@ class HFGan(PartsPipeline):
             raise ValueError(f"kind is {kind!r}: expected 'w', 'z' or 'slerp'")
         if kind == "w":
             return self.render(sampling.interpolate(a.w_plus[0], b.w_plus[0], steps), batch_size=batch_size)
-        how, other = ([one.recipes[0][key] for key in (*LATENT[1:], "mix")] for one in (a, b))
-        if how != other or how[-1]:
-            raise ValueError(f"kind={kind!r} needs unmixed samples of equal truncation and label: use kind='w'")
-        ends = sampling.latents_from_seeds([*a.seeds, *b.seeds], self.generator.config.z_dim)  # (2, z_dim)
+        first, last = a.recipes[0], b.recipes[0]
+        if _way(first) != _way(last) or first["mix"]:
+            raise ValueError(
+                f"kind={kind!r} needs unmixed samples of equal truncation and label, both with a mode or neither: "
+                "use kind='w'"
+            )
+        draws = [first["draw"], last["draw"]]
+        ends = sampling.latents_from_seeds([*a.seeds, *b.seeds], self.generator.config.z_dim, draws)  # (2, z_dim)
         z = sampling.interpolate(ends[0], ends[1], steps, "lerp" if kind == "z" else "slerp")  # (steps, z_dim)
-        _, w_plus = self._map(z, *how[:-1])
-        return self.render(w_plus, batch_size=batch_size)
+        w, center = self._map(z, first["label"]), self._center([*a.modes, *b.modes])
+        center = center if first["mode"] is None else modes.centers_between(w, center, self.modes)
+        return self.render(self._truncate(w, center, first), batch_size=batch_size)
 
     @torch.no_grad()
     def replay(self, recipe: str | Path | Image | Recipe) -> SampleOutput:
@@ -146,13 +163,13 @@ class HFGan(PartsPipeline):
         Under another dtype or device than the recipe's it agrees up to rounding.
         """
         found = recipes.check(recipe if isinstance(recipe, dict) else images.read_recipe(recipe))
-        recipes.check_model(found, self.generator.fingerprint(), self.name)
-        w, w_plus = self._latent(found)
+        recipes.check_model(found, name=self.name, **self._weights())
+        w, w_plus = self._latents([found])
         for step in found["mix"]:
             layers = sampling.parse_layers(step["layers"], self.generator.num_ws)
-            w_plus = sampling.mix(w_plus, self._latent(step)[1], layers)
-        pictures = self._draw(w_plus, found["noise_mode"], self._noise([found["seed"]]), 1)
-        told = self._recipe(tuple(found[key] for key in LATENT), found["noise_mode"]) | {"mix": found["mix"]}
+            w_plus = sampling.mix(w_plus, self._latents([step])[1], layers)
+        pictures = self._draw(w_plus, found["noise_mode"], self._noise([found]), 1)
+        told = self._recipe(found, found["noise_mode"]) | {key: found[key] for key in ("modes", "mix")}
         return SampleOutput(pictures, w, w_plus, [found["seed"]], [told])
 
     @torch.no_grad()
@@ -165,16 +182,50 @@ class HFGan(PartsPipeline):
 
     # ---------------------------------------------------------------- what the verbs share
 
-    def _map(self, z: Tensor, psi: float, cutoff: int | None, label: int | None) -> tuple[Tensor, Tensor]:
-        """z (n, z_dim) to w (n, w_dim) and truncated w_plus (n, num_ws, w_dim)."""
-        mapping = self.generator.mapping
-        w = mapping(z.to(self.device), self._one_hot(label, len(z)))
-        return w, sampling.truncate(sampling.broadcast(w, self.generator.num_ws), mapping.w_avg, psi, cutoff)
+    def _map(self, z: Tensor, label: int | None) -> Tensor:
+        """z (n, z_dim) to w (n, w_dim)."""
+        return self.generator.mapping(z.to(self.device), self._one_hot(label, len(z)))
 
-    def _latent(self, recipe: Recipe) -> tuple[Tensor, Tensor]:
-        """w (1, w_dim) and w_plus (1, num_ws, w_dim) of a recipe, or of a step of its mix, before mixing."""
-        seed, *how = (recipe[key] for key in LATENT)
-        return self._map(sampling.latents_from_seeds([seed], self.generator.config.z_dim), *how)
+    def _truncate(self, w: Tensor, center: Tensor, how: Recipe) -> Tensor:
+        """w (n, w_dim) to w_plus (n, num_ws, w_dim), moved toward center (w_dim,) or (n, w_dim) as a recipe says."""
+        w_plus = sampling.broadcast(w, self.generator.num_ws)
+        return sampling.truncate(w_plus, center, how["truncation_psi"], how["truncation_cutoff"])
+
+    def _center(self, found: Sequence[int | None]) -> Tensor:
+        """Centers (n, w_dim) of n modes, or `w_avg` (w_dim,) where there are none."""
+        if found[0] is None:
+            return self.generator.mapping.w_avg
+        centers = self.part("modes").centers
+        return centers[[modes.check_mode(mode, len(centers)) for mode in found]]
+
+    def _latents(self, latents: Sequence[Recipe]) -> tuple[Tensor, Tensor]:
+        """w (n, w_dim) and w_plus (n, num_ws, w_dim) of n recipes or steps of a mix, before mixing.
+
+        They differ in seed, draw and mode only.
+        """
+        seeds, draws, found = ([latent[key] for latent in latents] for key in ("seed", "draw", "mode"))
+        w = self._map(sampling.latents_from_seeds(seeds, self.generator.config.z_dim, draws), latents[0]["label"])
+        return w, self._truncate(w, self._center(found), latents[0])
+
+    def _choose(
+        self, truncation: str, mode: Mode, seeds: list[int], assignment: str | None, label: int | None
+    ) -> tuple[list[int], list[int | None]]:
+        """Which z of each seed, and which mode: see `modes.choose_modes`."""
+        if truncation != "multimodal" and mode is None:
+            return [0] * len(seeds), [None] * len(seeds)
+        bank, z_dim = self.part("modes"), self.generator.config.z_dim
+        how = bank.config.assignment if assignment is None else assignment
+        if how not in ASSIGNMENTS:
+            raise ValueError(f"assignment is {how!r}: expected {' or '.join(map(repr, ASSIGNMENTS))}, or None")
+        nearest = self._look_nearest if how == "perceptual" else lambda w: modes.nearest_mode(w, bank)
+        return modes.choose_modes(bank, mode, seeds, z_dim, lambda z: self._map(z, label), nearest)
+
+    def _look_nearest(self, w: Tensor) -> Tensor:
+        """The modes (n,) whose pictures look most like those of w (n, w_dim)."""
+        seen, bank = self._seen, self.modes
+        if seen is None or (seen.fingerprint, seen.points.device) != (bank.fingerprint(), bank.device):
+            self._seen = seen = modes.PerceptualModes(bank, load_perceptual().to(bank.device))
+        return seen.nearest(self.generator.synthesis(sampling.broadcast(w, self.generator.num_ws), "const"))
 
     def _one_hot(self, label: int | None, n: int) -> Tensor | None:
         """Labels (n, c_dim), or None for a model without classes."""
@@ -187,10 +238,11 @@ class HFGan(PartsPipeline):
             raise ValueError(f"label is {label!r}: this model has classes 0 to {classes - 1}, give one of them")
         return F.one_hot(torch.full((n,), label, device=self.device), classes).float()
 
-    def _noise(self, seeds: Sequence[int]) -> list[torch.Generator]:
-        """Generators of these seeds' random noise: those that drew z, after it."""
-        generators = sampling.generators_from_seeds(seeds)
-        sampling.draw_latents(generators, self.generator.config.z_dim)
+    def _noise(self, latents: Sequence[Recipe]) -> list[torch.Generator]:
+        """Generators of the random noise of these recipes: those that drew z, after it."""
+        generators = sampling.generators_from_seeds([latent["seed"] for latent in latents])
+        draws = [latent["draw"] for latent in latents]
+        sampling.draw_latents(generators, self.generator.config.z_dim, draws)
         return generators
 
     def _draw(
@@ -207,17 +259,27 @@ class HFGan(PartsPipeline):
                 pictures += images.to_pil(image)  # image (n, c, r, r) in [-1, 1]
         return pictures
 
-    def _recipe(self, latent: tuple[int, float, int | None, int | None], noise_mode: str) -> Recipe:
-        """The recipe of one picture; `latent` holds the values of LATENT."""
-        seed, psi, cutoff, label = latent
-        plain = (seed, float(psi), None if cutoff is None else int(cutoff), label)
-        dtype, fingerprint = str(self.dtype).removeprefix("torch."), self.generator.fingerprint()
-        return recipes.make(plain, noise_mode, model=self.name, fingerprint=fingerprint, dtype=dtype)
+    def _recipe(self, latent: Recipe, noise_mode: str) -> Recipe:
+        """The recipe of one picture; `latent` holds LATENT."""
+        cutoff, psi = latent["truncation_cutoff"], sampling.parse_psi(latent["truncation_psi"])
+        plain = latent | {"truncation_psi": psi, "truncation_cutoff": None if cutoff is None else int(cutoff)}
+        dtype = str(self.dtype).removeprefix("torch.")
+        return recipes.make(plain, noise_mode, model=self.name, dtype=dtype, **self._weights())
+
+    def _weights(self) -> dict[str, str | None]:
+        """Fingerprints of what draws."""
+        return {"fingerprint": self.generator.fingerprint(), "modes": self.modes and self.modes.fingerprint()}
 
     def _check_own(self, *outputs: SampleOutput) -> None:
-        """Refuse what is no output, is empty, or comes from another model."""
+        """Refuse what is no output, is empty, or comes from another model or other modes."""
+        weights = self._weights()
         for output in outputs:
             if not isinstance(output, SampleOutput) or not len(output):
                 raise TypeError(f"{type(output).__name__} given: expected what sample, mix or replay returned")
             for recipe in output.recipes:
-                recipes.check_model(recipe, self.generator.fingerprint(), self.name)
+                recipes.check_model(recipe, name=self.name, **weights)
+
+
+def _way(recipe: Recipe) -> list[object]:
+    """What both ends of a way through z must share."""
+    return [*(recipe[key] for key in ("truncation_psi", "truncation_cutoff", "label", "mix")), recipe["mode"] is None]

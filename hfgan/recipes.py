@@ -1,7 +1,7 @@
 """Recipes: what is needed to draw a picture again, as a JSON-able dict that a PNG can carry.
 
-A recipe names the model by the fingerprint of its weights and refuses another. `mix` lists the styles taken
-from other seeds, in the order in which they were put in.
+A recipe names the model by the fingerprint of its weights and refuses another; where a mode is used, its modes
+too. `mix` lists the styles taken from other seeds, in the order in which they were put in.
 """
 
 from __future__ import annotations
@@ -11,29 +11,22 @@ from typing import Any
 
 from hfgan import __version__
 
-FORMAT = 1
-LATENT = (
-    "seed",
-    "truncation_psi",
-    "truncation_cutoff",
-    "label",
-)  # all that determines a w_plus before mixing
-KEYS = ("format", "hfgan", "model", "fingerprint", "dtype", *LATENT, "noise_mode", "mix")
+FORMAT = 2
+# all that determines a w_plus before mixing: z is number `draw` of those that the seed gives, `mode` the index of
+# the mode that it is truncated toward, None for w_avg
+LATENT = ("seed", "draw", "truncation_psi", "truncation_cutoff", "label", "mode")
+KEYS = ("format", "hfgan", "model", "fingerprint", "modes", "dtype", *LATENT, "noise_mode", "mix")
 
 Recipe = dict[str, Any]
 
 
 def make(
-    latent: tuple[int, float, int | None, int | None],
-    noise_mode: str,
-    *,
-    model: str | None,
-    fingerprint: str,
-    dtype: str,
+    latent: Recipe, noise_mode: str, *, model: str | None, fingerprint: str, modes: str | None, dtype: str
 ) -> Recipe:
-    """The recipe of one picture; `latent` holds the values of LATENT."""
-    said = (FORMAT, __version__, model, fingerprint, dtype)
-    return dict(zip(KEYS, (*said, *latent, noise_mode, []), strict=True))
+    """The recipe of one picture; `latent` holds LATENT, `modes` is the fingerprint of the modes, if there are any."""
+    used = None if latent["mode"] is None else modes
+    said = (FORMAT, __version__, model, fingerprint, used, dtype)
+    return dict(zip(KEYS, (*said, *(latent[key] for key in LATENT), noise_mode, []), strict=True))
 
 
 def mixed(a: Recipe, b: Recipe, layers: list[int]) -> Recipe:
@@ -42,7 +35,8 @@ def mixed(a: Recipe, b: Recipe, layers: list[int]) -> Recipe:
     for step in b["mix"]:
         if shown := [layer for layer in layers if layer in step["layers"]]:
             steps.append(step | {"layers": shown})
-    return a | {"mix": [*a["mix"], *steps]}
+    both = a | {"mix": [*a["mix"], *steps]}
+    return both | {"modes": (a["modes"] or b["modes"]) if _uses_modes(both) else None}
 
 
 def check(recipe: Any) -> Recipe:
@@ -50,26 +44,40 @@ def check(recipe: Any) -> Recipe:
     if not isinstance(recipe, dict) or "fingerprint" not in recipe:
         raise ValueError("no recipe of hfgan here: give a PNG that hfgan saved, or an entry of `recipes`")
     if recipe.get("format") != FORMAT:
-        raise ValueError(f"the recipe has format {recipe.get('format')!r} and not {FORMAT}: upgrade hfgan")
+        raise ValueError(
+            f"the recipe has format {recipe.get('format')!r}: this version of hfgan follows format {FORMAT} only"
+        )
     _check_keys("recipe", recipe, KEYS)
     if not isinstance(recipe["mix"], list):
         raise ValueError(f"the recipe's mix is a {type(recipe['mix']).__name__}: expected a list")
     for step in recipe["mix"]:
         _check_keys("recipe's mix", step, ("layers", *LATENT))
+    if _uses_modes(recipe) != (recipe["modes"] is not None):
+        raise ValueError("the recipe says that modes are used, or which ones, but not both: it is damaged")
     return recipe
 
 
-def check_model(recipe: Recipe, fingerprint: str, name: str | None) -> None:
-    """ValueError unless the model of this fingerprint and name drew the recipe's picture."""
+def check_model(recipe: Recipe, *, fingerprint: str, modes: str | None, name: str | None) -> None:
+    """ValueError unless the model of this fingerprint and name drew the recipe's picture, with the same modes."""
     if recipe["fingerprint"] != fingerprint:
         raise ValueError(
             f"this was drawn by {_called(recipe['model'], recipe['fingerprint'])}, but the loaded model is "
             f"{_called(name, fingerprint)}: load the model that drew it"
         )
+    if recipe["modes"] not in (None, modes):
+        loaded = f"has the modes {modes}" if modes else "has no modes"
+        raise ValueError(
+            f"this was drawn with the modes {recipe['modes']} of {_called(recipe['model'], recipe['fingerprint'])}, "
+            f"but the loaded model {loaded}: load it with the modes that drew it"
+        )
 
 
 def _called(name: str | None, fingerprint: str) -> str:
     return f"{name or 'an unnamed model'} ({fingerprint})"
+
+
+def _uses_modes(recipe: Recipe) -> bool:
+    return any(latent["mode"] is not None for latent in (recipe, *recipe["mix"]))
 
 
 def _check_keys(what: str, found: Any, expected: Sequence[str]) -> None:

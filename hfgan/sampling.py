@@ -17,6 +17,8 @@ from torch import Tensor
 
 MAX_SEED = 2**32 - 1  # torch's CPU generator reads the lower 32 bits, so a larger seed would repeat a picture
 KINDS = ("lerp", "slerp")
+MAX_DRAWS = 8192  # of z from one seed, in search of one that falls into a mode
+Psi = float | Sequence[float]  # truncation of all layers, or of the coarse and of the fine ones
 
 
 # ---------------------------------------------------------------- seeds
@@ -67,9 +69,9 @@ def _integer(value: object) -> int | None:
         return None
 
 
-def latents_from_seeds(seeds: Sequence[int], z_dim: int) -> Tensor:
-    """z (n, z_dim) ~ N(0, I), fp32 on the CPU; a row depends on its own seed only."""
-    return draw_latents(generators_from_seeds(seeds), z_dim)
+def latents_from_seeds(seeds: Sequence[int], z_dim: int, draws: Sequence[int] | None = None) -> Tensor:
+    """z (n, z_dim) ~ N(0, I), fp32 on the CPU; a row depends on its own seed only. `draws` as in `draw_latents`."""
+    return draw_latents(generators_from_seeds(seeds), z_dim, draws)
 
 
 def generators_from_seeds(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -77,9 +79,18 @@ def generators_from_seeds(seeds: Sequence[int]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(check_seed(seed)) for seed in seeds]
 
 
-def draw_latents(generators: Sequence[torch.Generator], z_dim: int) -> Tensor:
-    """z (n, z_dim), a row from each generator; what a generator yields next is the noise of its sample."""
-    return torch.stack([torch.randn(z_dim, generator=generator) for generator in generators])
+def draw_latents(generators: Sequence[torch.Generator], z_dim: int, draws: Sequence[int] | None = None) -> Tensor:
+    """z (n, z_dim), a row from each generator: its first, or draws[i] (below MAX_DRAWS) after its first.
+
+    What a generator yields next is the noise of its sample.
+    """
+    rows = []
+    for generator, draw in zip(generators, [0] * len(generators) if draws is None else draws, strict=True):
+        if check_count(draw, "draw", least=0) >= MAX_DRAWS:
+            raise ValueError(f"draw is {draw}: expected a whole number from 0 to {MAX_DRAWS - 1}")
+        # one by one: a larger randn is no concatenation of smaller ones
+        rows.append([torch.randn(z_dim, generator=generator) for _ in range(draw + 1)][-1])
+    return torch.stack(rows)
 
 
 # ---------------------------------------------------------------- w_plus
@@ -90,28 +101,38 @@ def broadcast(w: Tensor, num_ws: int) -> Tensor:
     return w.unsqueeze(1).repeat(1, num_ws, 1)
 
 
-def truncate(w_plus: Tensor, center: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+def truncate(w_plus: Tensor, center: Tensor, psi: Psi, cutoff: int | None = None) -> Tensor:
     """Move w_plus toward a center, psi of the way remaining (arXiv 1812.04948 appendix B).
 
     Args:
         w_plus: (n, num_ws, w_dim).
-        center: (w_dim,) or (n, w_dim), usually `w_avg`.
-        psi: 1 leaves w_plus alone, 0 gives the center, below 0 its opposite.
-        cutoff: Truncate the first `cutoff` layers only; None for all.
+        center: (w_dim,) or (n, w_dim): `w_avg`, or the center of each sample's mode.
+        psi: 1 leaves w_plus alone, 0 gives the center, below 0 its opposite; of a pair, the first is for the
+            first `cutoff` layers and the second for the others.
+        cutoff: Truncate the first `cutoff` layers only; None for all. With a pair, None is half of them.
 
     Returns:
         A new (n, num_ws, w_dim).
     """
-    if isinstance(psi, bool) or not isinstance(psi, Real) or not abs(psi) < 1e6:  # NaN fails it too
-        raise ValueError(f"truncation_psi is {psi!r}: expected a finite number, usually from 0 to 1")
-    num_ws = w_plus.shape[1]
-    layers = num_ws if cutoff is None else _integer(cutoff)
+    found, num_ws = parse_psi(psi), w_plus.shape[1]
+    coarse, fine = found if isinstance(found, list) else (found, 1.0)
+    whole = num_ws // 2 if isinstance(found, list) else num_ws
+    layers = whole if cutoff is None else _integer(cutoff)
     if layers is None or not 0 <= layers <= num_ws:
         raise ValueError(f"truncation_cutoff is {cutoff!r}: expected a number of layers from 0 to {num_ws}, or None")
-    if psi == 1:
-        return w_plus.clone()
-    head = torch.lerp(center.unsqueeze(-2).to(w_plus), w_plus[:, :layers], float(psi))  # (n, cutoff, w_dim)
-    return torch.cat([head, w_plus[:, layers:]], dim=1)
+    center = center.unsqueeze(-2).to(w_plus)  # (1 or n, 1, w_dim)
+    head = torch.lerp(center, w_plus[:, :layers], coarse)  # (n, cutoff, w_dim)
+    return torch.cat([head, torch.lerp(center, w_plus[:, layers:], fine)], dim=1)  # at 1, lerp is exact
+
+
+def parse_psi(psi: Psi) -> float | list[float]:
+    """Truncation as a float, or a pair (coarse, fine) as a list of two: as a recipe has it. Else a ValueError."""
+    pair = isinstance(psi, Sequence) and not isinstance(psi, str) and len(psi) == 2
+    for one in psi if pair else [psi]:
+        if isinstance(one, bool) or not isinstance(one, Real) or not abs(one) < 1e6:  # NaN fails it too
+            wanted = "expected a finite number, usually from 0 to 1, or a pair of them (coarse, fine)"
+            raise ValueError(f"truncation_psi is {psi!r}: {wanted}")
+    return [float(one) for one in psi] if pair else float(psi)
 
 
 def parse_layers(layers: str | Iterable[int], num_ws: int) -> list[int]:

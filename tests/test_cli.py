@@ -262,13 +262,17 @@ def test_captions_and_names() -> None:
         "truncation_psi": 0.7,
         "truncation_cutoff": None,
         "label": None,
+        "mode": None,
         "noise_mode": "const",
         "mix": [],
     }
     assert (file_name(plain), caption(plain)) == ("seed0007.png", "seed 7 · psi 0.7")
+    modal = plain | {"mode": 12, "truncation_psi": [0.4, 0.9]}
+    assert (file_name(modal), caption(modal)) == ("seed0007-mode12.png", "seed 7 · mode 12 · psi 0.4/0.9")
     step = {"layers": [4, 5, 7], "seed": 123456}
     full = plain | {"truncation_cutoff": 3, "label": 0, "noise_mode": "none", "mix": [step]}
     assert file_name(full) == "seed0007-mix123456_4-5,7.png"
     assert caption(full) == "seed 7 · psi 0.7 · on 3 layers · class 0 · noise none · layers 4-5,7 of seed 123456"
+    assert file_name(modal | {"mix": [step]}) == "seed0007-mode12-mix123456_4-5,7.png"
     assert file_name(plain | {"mix": [step] * 5}) == "seed0007-mixed5.png"
     assert spans([3, 0, 1, 9]) == "0-1,3,9"

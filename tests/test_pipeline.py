@@ -274,15 +274,18 @@ def test_recipe_holds_all_that_matters_and_is_json(gan: HFGan) -> None:
     recipe = gan.sample(seed=4, truncation_psi=np.float32(0.5), truncation_cutoff=np.int64(3)).recipes[0]
     assert json.loads(json.dumps(recipe)) == recipe
     assert recipe == {
-        "format": 1,
+        "format": 2,
         "hfgan": hfgan.__version__,
         "model": None,
         "fingerprint": gan.generator.fingerprint(),
+        "modes": None,
         "dtype": "float32",
         "seed": 4,
+        "draw": 0,
         "truncation_psi": 0.5,
         "truncation_cutoff": 3,
         "label": None,
+        "mode": None,
         "noise_mode": "const",
         "mix": [],
     }
@@ -316,13 +319,14 @@ def test_another_models_recipe_and_latents_are_refused(gan: HFGan) -> None:
         gan.interpolate(out, gan.sample(), 3)
 
 
-STEP = {"layers": [0], "seed": 1, "truncation_psi": 0.5, "truncation_cutoff": None, "label": None}
+STEP = {"layers": [0], "seed": 1, "draw": 0, "truncation_psi": 0.5, "truncation_cutoff": None, "label": None,
+        "mode": None}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"format": 2}, "format 2 and not 1: upgrade hfgan"),
+        ({"format": 1}, "format 1: this version of hfgan follows format 2 only"),
         ({"format": None}, "format None"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": None}, "seed is None"),
@@ -332,7 +336,14 @@ STEP = {"layers": [0], "seed": 1, "truncation_psi": 0.5, "truncation_cutoff": No
         ({"label": 1}, "this model has no classes"),
         ({"noise_mode": ["const"]}, "noise_mode is "),
         ({"mix": None}, "the recipe's mix is a NoneType: expected a list"),
-        ({"mix": [3]}, "the recipe's mix lacks label, layers, seed"),
+        ({"draw": -1}, "draw is -1: expected a whole number of 0 or more"),
+        ({"draw": True}, "draw is True"),
+        ({"draw": 10**9}, "draw is 1000000000: expected a whole number from 0 to 8191"),
+        ({"truncation_psi": [0.5]}, r"truncation_psi is \[0.5\]: .* or a pair of them \(coarse, fine\)"),
+        ({"mode": 0}, "says that modes are used, or which ones, but not both"),
+        ({"modes": "0123456789ab"}, "says that modes are used, or which ones, but not both"),
+        ({"mode": 0, "modes": "0123456789ab"}, "with the modes 0123456789ab .* the loaded model has no modes"),
+        ({"mix": [3]}, "the recipe's mix lacks draw, label, layers, mode, seed"),
         ({"mix": [{**STEP, "layers": "9"}]}, "layers is '9'"),
         ({"mix": [{**STEP, "layers": None}]}, "layers is None"),
         ({"mix": [{**STEP, "seed": 1.5}]}, r"seed is 1\.5"),

@@ -171,17 +171,24 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return config
 
     def _fill(self, tensors: dict[str, torch.Tensor], path: Path) -> None:
-        """Copy tensors into the model; one error lists all that is missing, unexpected or misshapen."""
+        """Copy tensors into the model; one error lists all that does not fit."""
         own = self.state_dict()
         misshapen = [
             f"{name} {list(tensors[name].shape)} instead of {list(own[name].shape)}"
             for name in sorted(own.keys() & tensors.keys())
             if tensors[name].shape != own[name].shape
         ]
+        mistyped = [
+            f"{name} {tensors[name].dtype} instead of {own[name].dtype}"
+            for name in sorted(own.keys() & tensors.keys())
+            if tensors[name].dtype != own[name].dtype
+            and not (tensors[name].is_floating_point() and own[name].is_floating_point())
+        ]
         faults = {
             "missing": sorted(own.keys() - tensors.keys()),
             "unexpected": sorted(tensors.keys() - own.keys()),
             "misshapen": misshapen,
+            "of the wrong type": mistyped,
         }
         said = [f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names]
         if said:
