@@ -248,6 +248,19 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     return torch.corrcoef(ranks)[0, 1].item()
 
 
+def roc_auc(scores: Tensor, positive: Tensor) -> float:
+    """Area under the ROC curve: the chance that a positive (n,) scores higher than a negative, ties counting half.
+
+    Raises:
+        ValueError: all of them are positive, or none is.
+    """
+    count = int(positive.sum())
+    if not 0 < count < len(positive):
+        raise ValueError(f"{count} of {len(positive)} are positive: both kinds are needed for an area under the curve")
+    ranks = mean_ranks(scores)[positive]  # from 0
+    return ((ranks.sum() - count * (count - 1) / 2) / (count * (len(positive) - count))).item()
+
+
 def mean_ranks(values: Tensor) -> Tensor:
     """Ranks (n,) from 0, fp64; equal values get the mean of theirs."""
     _, group, counts = values.unique(return_inverse=True, return_counts=True)

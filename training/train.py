@@ -12,6 +12,7 @@ import sys
 STAGES = {
     "generator": "train StyleGAN2 on photos",
     "encoder": "train an encoder, image to w, on a finished generator",
+    "distill": "raw photos to a cleaner model with modes: the stages in a row",
     "filter": "score photos, decide which to keep, write a manifest",
     "evaluate": "measure a model against photos",
     "publish": "write the published form of a model, with its card",

@@ -1,0 +1,204 @@
+"""The stages of self-distillation, run as users run them: encoder, filter, training on the kept photos, all in one."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from test_training import TRAIN, environment
+from toy import save_toy
+
+from hfgan import HFGan
+from hfgan.filtering import kept_ids, read_manifest, write_manifest
+
+
+def stage(name: str, *flags: str, processes: int = 1) -> list[str]:
+    start = [sys.executable, TRAIN]
+    if processes > 1:
+        start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]
+        start += [str(random.randint(20000, 40000)), TRAIN]
+    return [*start, name, *flags]
+
+
+def do(name: str, *flags: str, processes: int = 1, fails: bool = False) -> str:
+    line = stage(name, *flags, processes=processes)
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred soft blobs, and ten sheets of noise that no generator can learn."""
+    folder, source = tmp_path_factory.mktemp("photos"), np.random.RandomState(0)
+    y, x = np.mgrid[0:16, 0:16] / 15
+    for i in range(200):
+        blob = np.exp(-((x - 0.5) ** 2 + (y - source.uniform(0.4, 0.6)) ** 2) * 20)[..., None]
+        pixels = blob * source.uniform(120, 250, 3) + (1 - blob) * source.uniform(0, 60, 3)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"blob{i:03d}.png")
+    for i in range(10):
+        Image.fromarray(source.randint(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"noise{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy generator and encoder trained together: a model folder."""
+    out = tmp_path_factory.mktemp("run")
+    do("generator", "--preset", "toy", "--data", str(photos), "--out", str(out), "--images", "4000", "--encoder",
+       "--sample-every", "4000", "--save-every", "4000", "--lr", "0.005")  # fmt: skip
+    return out / "model"
+
+
+def test_joint_training_leaves_an_encoder_that_reconstructs(encoded: Path) -> None:
+    log = [json.loads(line) for line in (encoded.parent / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["rec_distance"] < 0.8 * log[0]["rec_distance"]
+    assert log[-1]["rec_spread"] > 0
+    assert HFGan.from_pretrained(encoded).encoder is not None
+
+
+def test_encoder_stage_improves_on_a_frozen_generator_and_resumes(encoded: Path, photos: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(encoded), "--data", str(photos), "--images", "320", "--sample-every", "160"]
+    do("encoder", *flags, "--out", str(tmp_path / "whole"))
+    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["rec_distance"] < log[0]["rec_distance"]
+    before, after = (HFGan.from_pretrained(p, dtype="float32") for p in (encoded, tmp_path / "whole" / "model"))
+    assert before.generator.fingerprint() == after.generator.fingerprint()
+    assert before.encoder.fingerprint() != after.encoder.fingerprint()
+    do("encoder", *flags, "--out", str(tmp_path / "cut"), "--minutes", "0.00001")
+    do("encoder", *flags, "--out", str(tmp_path / "cut"))
+    states = [load_file(max((tmp_path / n).glob("checkpoint-*")) / "state.safetensors") for n in ("whole", "cut")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_filter_finds_what_cannot_be_drawn_again(encoded: Path, photos: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(encoded), "--data", str(photos), "--num-modes", "2"]
+    told = do("filter", *flags, "--out", str(tmp_path / "one"), "--keep", "0.9")
+    assert "kept 189 of 210 photos" in told
+    lines = read_manifest(tmp_path / "one" / "manifest.jsonl")
+    assert [line["id"] for line in lines] == sorted(path.name for path in photos.iterdir())
+    noise = [line["score"] for line in lines if line["id"].startswith("noise")]
+    assert min(noise) > np.median([line["score"] for line in lines if line["id"].startswith("blob")])
+    assert len(lines[0]["w"]) == 16
+    assert {line["mode"] for line in lines} == {0, 1}
+    summary = json.loads((tmp_path / "one" / "filter.json").read_text())
+    assert sum(mode["share_after"] for mode in summary["modes"]) == pytest.approx(1)
+    for name in ("scores", "worst-kept", "best-dropped"):
+        assert (tmp_path / "one" / f"{name}.png").exists()
+
+    do("filter", *flags, "--out", str(tmp_path / "two"), "--keep", "0.9", processes=2)
+    same = [(tmp_path / name / "manifest.jsonl").read_bytes() for name in ("one", "two")]
+    assert same[0] == same[1]
+
+
+def test_filter_goes_on_after_a_kill_and_takes_another_policy(encoded: Path, photos: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(encoded), "--data", str(photos), "--out", str(tmp_path), "--num-modes", "2"]
+    do("filter", *flags)
+    manifest, scores = (tmp_path / "manifest.jsonl").read_bytes(), tmp_path / "scores-0.jsonl"
+    lines = scores.read_text().splitlines(keepends=True)
+    scores.write_text("".join(lines[:70]) + lines[70][:20])  # what a kill in the second chunk leaves
+    (tmp_path / "manifest.jsonl").unlink()
+    do("filter", *flags)
+    assert (tmp_path / "manifest.jsonl").read_bytes() == manifest
+    do("filter", *flags, "--policy", "count", "--count", "7")
+    assert len(kept_ids(tmp_path / "manifest.jsonl")) == 7
+    for policy in (
+        ["--policy", "knee"],
+        ["--policy", "per-mode-quantile"],
+        ["--policy", "max-score", "--max-score", "9"],
+    ):
+        do("filter", *flags, *policy)
+    told = do("filter", *flags, "--method", "knn", fails=True)
+    assert "holds a run with other settings" in told
+
+
+@pytest.mark.parametrize("method", ["knn", "instance-selection", "discriminator", "random"])
+def test_other_methods(encoded: Path, photos: Path, tmp_path: Path, method: str) -> None:
+    do("filter", "--model", str(encoded), "--data", str(photos), "--out", str(tmp_path), "--method", method,
+       "--policy", "count", "--count", "200")  # fmt: skip
+    dropped = {line["id"] for line in read_manifest(tmp_path / "manifest.jsonl") if not line["kept"]}
+    assert len(dropped) == 10
+    found = sum(name.startswith("noise") for name in dropped)
+    assert found == 10 if method in ("knn", "instance-selection") else found < 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--policy", "count"], "needs --count"),
+        (["--keep", "0"], "--keep is 0.0"),
+        (["--policy", "max-score", "--max-score", "-1"], "the lowest is"),
+        (["--policy", "count", "--count", "1000"], "there are 210 photos"),
+    ],
+)
+def test_filter_errors_are_one_sentence(
+    encoded: Path, photos: Path, tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    told = do("filter", "--model", str(encoded), "--data", str(photos), "--out", str(tmp_path), *flags, fails=True)
+    assert sentence in told
+    assert "Traceback" not in told
+
+
+def test_a_model_without_encoder_says_how_to_get_one(photos: Path, tmp_path: Path) -> None:
+    model = save_toy(tmp_path / "model")
+    told = do("filter", "--model", str(model), "--data", str(photos), "--out", str(tmp_path / "out"), fails=True)
+    assert "train.py encoder" in told
+    assert "Traceback" not in told
+
+
+def test_kept_photos_are_those_trained_on(photos: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in photos.iterdir())
+    lines = [{"id": n, "score": 0.0, "w": None, "mode": None, "kept": n < "blob1", "source": "x"} for n in names]
+    write_manifest(tmp_path / "manifest.jsonl", lines)
+    flags = ["--preset", "toy", "--data", str(photos), "--images", "16", "--out", str(tmp_path / "run")]
+    assert "100 photos usable" in do("generator", *flags, "--kept", str(tmp_path / "manifest.jsonl"))
+    write_manifest(tmp_path / "other.jsonl", [lines[0] | {"id": "gone.png"}])
+    told = do("generator", *flags[:-1], str(tmp_path / "x"), "--kept", str(tmp_path / "other.jsonl"), fails=True)
+    assert "gone.png" in told
+    assert "Traceback" not in told
+
+
+DISTILL = ["--images", "800", "--kept-images", "400", "--generator-flags", "--preset toy --sample-every 400",
+           "--encoder-flags", "--images 320", "--filter-flags", "--keep 0.9 --num-modes 2",
+           "--modes-flags", "--samples 2000 --num-modes 4"]  # fmt: skip
+
+
+def test_distill_killed_twice_ends_the_same(photos: Path, tmp_path: Path) -> None:
+    """Raw folder to model, manifest and report; SIGKILL in two of its stages changes none of them."""
+    test = ["--test", str(photos), "--evaluate-flags", "--num 60 --ppl-paths 0"]
+    do("distill", "--data", str(photos), "--out", str(tmp_path / "whole"), *DISTILL, *test)
+    cut = tmp_path / "cut"
+    for awaited in ("1-raw/samples/000000400.png", "3-filter/scores-0.jsonl"):
+        kill_when(stage("distill", "--data", str(photos), "--out", str(cut), *DISTILL, *test), cut / awaited)
+    do("distill", "--data", str(photos), "--out", str(cut), *DISTILL, *test)
+    for name in ("3-filter/manifest.jsonl", "5-modes/modes.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (cut / name).read_bytes()
+    models = [HFGan.from_pretrained(tmp_path / name / "5-modes" / "model") for name in ("whole", "cut")]
+    assert models[0].generator.fingerprint() == models[1].generator.fingerprint()
+    assert models[0].modes.fingerprint() == models[1].modes.fingerprint()
+    report = (cut / "report.md").read_text()
+    assert "189 of 210 photos kept" in report
+    for picture in re.findall(r"\]\((.*?)\)", report):
+        assert (cut / picture).is_file(), picture
+
+
+def kill_when(line: list[str], awaited: Path) -> None:
+    """Start a command, and kill it and its children when a file appears."""
+    child = subprocess.Popen(line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while child.poll() is None and not awaited.exists():
+        time.sleep(0.01)
+    assert child.poll() is None, "it ended before it could be killed"
+    for process in [*psutil.Process(child.pid).children(recursive=True), child]:
+        process.kill()
+    child.wait()
