@@ -48,7 +48,7 @@ def library_errors() -> Iterator[None]:
     """The library's own errors are sentences for the user: show them as such while a run is set up."""
     try:
         yield
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
+    except (FileNotFoundError, ModuleNotFoundError, ValueError, RuntimeError) as error:
         raise UserError(str(error)) from error
 
 

@@ -14,6 +14,7 @@ STAGES = {
     "encoder": "train an encoder, image to w, on a finished generator",
     "distill": "raw photos to a cleaner model with modes: the stages in a row",
     "filter": "score photos, decide which to keep, write a manifest",
+    "modes": "cluster what a model draws, for multi-modal truncation",
     "evaluate": "measure a model against photos",
     "publish": "write the published form of a model, with its card",
     "perceptual": "distil the small perceptual network that ships with the package",

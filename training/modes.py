@@ -1,0 +1,167 @@
+"""Stage `modes`: cluster what a generator draws, and save the model with its modes (arXiv 2202.12211).
+
+Writes `out/model`, the same model with its modes; `out/modes.png`, their centers, largest first; and
+`out/modes.json`. What is written depends on the model and the flags alone, but for the milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import run
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from hfgan import HFGan, ModeBank, StyleGAN2Generator
+from hfgan.images import grid, save_png, to_image, to_pil
+from hfgan.metrics import extract_features
+from hfgan.models.perceptual import load_perceptual
+from hfgan.modes import PerceptualModes, fit_modes, make_bank, nearest_mode, on_white, read_centers
+from hfgan.sampling import broadcast
+from hfgan.storage import write_json
+
+BATCH = 50  # images drawn at once
+ROWS = 4096  # z mapped at once
+COMPARED = 2000  # samples on which the two assignments are compared
+SHEET = 256  # centers shown at most
+TILE, STRIP = 64, 14  # px: least side of a center on the sheet, and height of the line below it
+FIT, COMPARE = range(2)  # what samples are for
+
+
+def flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Find the modes of a model."""
+
+    model: str = field(metadata={"help": "bundled name, folder or Hub id"})
+    out: str = field(metadata={"help": "folder to write; the model with its modes goes to its model/"})
+    num_modes: int = flag(64, "clusters")
+    samples: int = flag(60_000, "w that are drawn and clustered")
+    space: Literal["w", "whitened", "features"] = flag("w", "where clusters are sought; whitened: w in deviations")
+    features: str | None = flag(None, "network of the space features, as in evaluate; default: what ships with us")
+    assignment: Literal["l2", "perceptual"] = flag("l2", "how the model finds the nearest mode")
+    import_centers: str | None = flag(None, ".npy, folder of .npy or .safetensors with centers in place of new ones")
+    seed: int = flag(0, "decides which w are drawn and how clusters begin")
+
+
+def main(config: Config) -> None:
+    """Fit, or import, and write; nothing is done again where it is all there."""
+    if (Path(config.out) / "model").resolve() == Path(config.model).resolve():
+        raise run.UserError(f"--out {config.out} would overwrite the model that is read: give another folder")
+    folder = run.RunFolder(config.out, config, set(), main_process=True).path
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with run.library_errors():
+        gan = HFGan.from_pretrained(config.model, device=device)
+        if is_done(folder / "modes.json", gan.generator):
+            print(f"{folder} is complete")
+            return
+        w = draw_w(gan.generator, config.samples, config.seed, FIT)
+        centers = find_centers(config, gan.generator, w)
+        bank = make_bank(gan.generator, w, centers, space=config.space, assignment=config.assignment)
+    HFGan(**gan.parts | {"modes": bank}).save_pretrained(folder / "model")
+    save_png(sheet(bank), folder / "modes.png", overwrite=True)
+    found = describe(bank) | compare(gan.generator, bank, config.seed)
+    print("\n".join(f"{name}: {value:g}" for name, value in found.items()))
+    marks = {"generator": gan.generator.fingerprint(), "modes": bank.fingerprint()}
+    write_json(folder / "modes.json", found | marks | {"counts": bank.counts.tolist(), "settings": asdict(config)})
+
+
+def is_done(path: Path, generator: StyleGAN2Generator) -> bool:
+    """Whether these weights have been worked on to the end; their settings are the folder's."""
+    return path.exists() and json.loads(path.read_text())["generator"] == generator.fingerprint()
+
+
+# --- samples -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def draw_w(generator: StyleGAN2Generator, num: int, *key: int) -> Tensor:
+    """w (num, w_dim) on the CPU, decided by `key`; a model with classes draws them in turn."""
+    # not the z of seeds: weights that were initialised from one of them answer to it
+    source, classes = run.random_source(*key), generator.config.c_dim
+    found = []
+    for rows in torch.arange(num).split(ROWS):
+        z = torch.randn(len(rows), generator.config.z_dim, generator=source).to(generator.device)
+        c = torch.eye(classes, device=generator.device)[rows % classes] if classes else None
+        found.append(generator.mapping(z, c).cpu())
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def draw_images(generator: StyleGAN2Generator, w: Tensor) -> Iterator[Tensor]:
+    """Images (n, c, r, r) of w (n, w_dim), batch by batch."""
+    for rows in w.split(BATCH):
+        yield generator.synthesis(broadcast(rows.to(generator.device), generator.num_ws), "const")
+
+
+def find_centers(config: Config, generator: StyleGAN2Generator, w: Tensor) -> Tensor:
+    """Centers (k, w_dim), imported or of clusters of the samples w (n, w_dim)."""
+    if config.import_centers:
+        if config.space == "features":
+            raise ValueError("--space features is about clusters to be found: leave it out with --import-centers")
+        return read_centers(config.import_centers)
+    features = None
+    if config.space == "features":
+        features = embed(generator, w, config.features)
+    return fit_modes(w, config.num_modes, space=config.space, features=features, seed=config.seed)
+
+
+def embed(generator: StyleGAN2Generator, w: Tensor, source: str | None) -> Tensor:
+    """Pooled embeddings (n, d) of the images of w (n, w_dim), by a perceptual network."""
+    net = load_perceptual(source).to(generator.device)
+    return extract_features((on_white(images) for images in draw_images(generator, w)), net.embed)
+
+
+# --- what was found ----------------------------------------------------------------------------------------
+
+
+def describe(bank: ModeBank) -> dict[str, float]:
+    """How many modes there are and how evenly samples fall to them."""
+    shares = bank.counts / bank.counts.sum()
+    entropy = -torch.special.xlogy(shares, shares).sum().item() / torch.tensor(2.0).log().item()
+    return {
+        "num_modes": len(shares), "samples": bank.counts.sum().item(), "entropy_bits": entropy,
+        "largest_share": shares.max().item(), "smallest_share": shares.min().item(),
+        "temperature": bank.temperature.item(),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def compare(generator: StyleGAN2Generator, bank: ModeBank, seed: int) -> dict[str, float]:
+    """Agreement of perceptual and L2 assignment on new samples, and the cost of each per sample, drawing included."""
+    w, bank = draw_w(generator, COMPARED, seed, COMPARE), bank.to(generator.device)
+    seen = PerceptualModes(bank, load_perceptual().to(generator.device))
+    begin = time.perf_counter()
+    l2 = nearest_mode(w.to(generator.device), bank).cpu()
+    middle = time.perf_counter()
+    perceptual = torch.cat([seen.nearest(images).cpu() for images in draw_images(generator, w)])
+    end = time.perf_counter()
+    return {
+        "agreement": (l2 == perceptual).double().mean().item(),
+        "l2_ms_per_sample": 1000 * (middle - begin) / COMPARED,
+        "perceptual_ms_per_sample": 1000 * (end - middle) / COMPARED,
+    }
+
+
+def sheet(bank: ModeBank) -> Image.Image:
+    """The centers of the largest modes, each with its index and count below."""
+    pictures = to_pil(to_image(bank.previews[:SHEET].cpu()))
+    return grid([tile(*each) for each in zip(pictures, range(SHEET), bank.counts.tolist(), strict=False)])
+
+
+def tile(picture: Image.Image, mode: int, count: int) -> Image.Image:
+    """A picture above a line that says which mode it is and how many samples it has."""
+    side = max(picture.width, TILE)
+    below = Image.new("RGB", (side, side + STRIP), "white")
+    below.paste(picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST))
+    ImageDraw.Draw(below).text((2, side + 1), f"{mode}: {count}", "black")
+    return below
