@@ -13,6 +13,7 @@ from hfgan.models.ops import conv2d
 from hfgan.models.perceptual import MobileNetV2
 
 FEATURE_CHANNELS = (24, 32, 96, 320)  # of the backbone, shallowest first
+STRIDES = (4, 8, 16, 32)  # of those maps
 PROJECTED_CHANNELS = 64  # after the random projection
 GROUP = 4  # samples that are compared with each other
 
@@ -20,8 +21,9 @@ GROUP = 4  # samples that are compared with each other
 class SpectralConv2d(nn.Module):
     """3x3 convolution whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv 1802.05957)."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
+        self.stride = stride
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
@@ -29,7 +31,15 @@ class SpectralConv2d(nn.Module):
         rows = self.weight.flatten(1)  # (o, i*9)
         norm = torch.linalg.eigvalsh(rows @ rows.t())[-1].sqrt()  # exact: no state to save, no iteration to wait for
         kernel = (self.weight / norm).to(dtype=x.dtype, memory_format=torch.channels_last)
-        return conv2d(x, kernel, padding=1) + self.bias.to(x.dtype).view(-1, 1, 1)  # (n, o, h, w)
+        y = conv2d(x, kernel, stride=self.stride, padding=1)
+        return y + self.bias.to(x.dtype).view(-1, 1, 1)  # (n, o, h/stride, w/stride)
+
+
+def build_head(size: int) -> nn.ModuleList:
+    """Convolutions that halve a map of `size` to 4 pixels a side, so that a logit sees most of the image (§3.2)."""
+    width, halvings = PROJECTED_CHANNELS, max(size // 4, 1).bit_length() - 1
+    convs = [SpectralConv2d(width + (i == 0), width, stride=2) for i in range(halvings)]
+    return nn.ModuleList([*(convs or [SpectralConv2d(width + 1, width)]), SpectralConv2d(width, 1)])
 
 
 class ProjectedDiscriminator(nn.Module):
@@ -49,9 +59,7 @@ class ProjectedDiscriminator(nn.Module):
         for scale, channels in enumerate(FEATURE_CHANNELS):
             self.register_buffer(f"mix_channels{scale}", torch.randn(width, channels, 1, 1) / math.sqrt(channels))
             self.register_buffer(f"mix_scales{scale}", torch.randn(width, width, 3, 3) / math.sqrt(9 * width))
-        self.heads = nn.ModuleList(
-            nn.ModuleList([SpectralConv2d(width + 1, width), SpectralConv2d(width, 1)]) for _ in FEATURE_CHANNELS
-        )
+        self.heads = nn.ModuleList(build_head(size // stride) for stride in STRIDES)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """State of everything but the backbone, which comes from its own file."""
@@ -77,10 +85,11 @@ class ProjectedDiscriminator(nn.Module):
     def logits(self, mixed: list[Tensor]) -> Tensor:
         """Patch logits (n, m) of the maps that `project` gives, all scales side by side."""
         found = []
-        for (conv, out), x in zip(self.heads, mixed, strict=True):
+        for head, x in zip(self.heads, mixed, strict=True):
             x = minibatch_stddev(x, GROUP, 1)  # (n, width + 1, s, s), so that sameness is seen here too
-            x = lrelu(conv(x))  # (n, width, s, s)
-            found.append(out(x).float().flatten(1))  # (n, s*s)
+            for conv in head[:-1]:
+                x = lrelu(conv(x))  # (n, width, s/2, s/2) and so on
+            found.append(head[-1](x).float().flatten(1))  # (n, 16)
         return torch.cat(found, dim=1)
 
     def forward(self, image: Tensor) -> Tensor:
