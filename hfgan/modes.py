@@ -260,8 +260,11 @@ def _wanted_modes(bank: ModeBank, mode: Mode, seeds: Sequence[int]) -> list[int]
     if not isinstance(mode, str) and not hasattr(mode, "__len__"):
         return [check_mode(mode, len(bank.counts))] * len(seeds)
     weights = (bank.counts > 0).cpu().double() if isinstance(mode, str) else _weights(mode, len(bank.counts))
+    edges = weights.cumsum(0)
+    edges /= edges[-1].clone()  # (k,), up to 1 exactly, which u is below
     streams = sampling.generators_from_seeds([seed ^ MODE_STREAM for seed in seeds])
-    return [torch.multinomial(weights, 1, generator=stream).item() for stream in streams]
+    u = torch.cat([torch.rand(1, generator=stream, dtype=torch.float64) for stream in streams])
+    return torch.searchsorted(edges, u, right=True).tolist()
 
 
 def _weights(given: Sequence[float], num_modes: int) -> Tensor:
@@ -270,7 +273,7 @@ def _weights(given: Sequence[float], num_modes: int) -> Tensor:
         weights = torch.as_tensor(given, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         weights = torch.empty(0)
-    if weights.shape != (num_modes,) or not weights.isfinite().all() or weights.min() < 0 or weights.sum() == 0:
+    if weights.shape != (num_modes,) or weights.isnan().any() or weights.min() < 0 or not 0 < weights.sum() < math.inf:
         raise ValueError(f"mode is no list of {num_modes} weights of 0 or more, not all 0: give one for each mode")
     return weights
 

@@ -87,6 +87,28 @@ def test_sample_passes_every_flag_on(tmp_path: Path) -> None:
     assert recipe["dtype"] == "bfloat16"
 
 
+def test_sample_from_modes(sample, tmp_path: Path, capsys) -> None:
+    modal = save_toy(tmp_path / "modal", num_modes=3)
+    model = ("--model", modal)
+    assert sample(*model, "--seeds", "4,5", "--mode", "2", "--psi", "0.4,0.9") == 0
+    recipe = images.read_recipe(tmp_path / "out" / "seed0005-mode2.png")
+    assert (recipe["mode"], recipe["truncation_psi"]) == (2, [0.4, 0.9])
+    assert sample(*model, "--seeds", "4,5", "--mode", "2") == 1
+    assert "seed0004-mode2.png and 1 more exist already" in error_of(capsys)
+    flags = ("--seeds", "6", "--truncation", "multimodal", "--assignment", "perceptual")
+    assert sample(*model, *flags) == 0
+    (path,) = (tmp_path / "out").glob("seed0006-mode?.png")
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert sample(*model, *flags, "--psi", "0") == 1
+    assert f"{path.name} exists already" in error_of(capsys)
+    assert path.read_bytes() == before
+    assert sample(*model, "--replay", path, "--out", tmp_path / "again") == 0
+    assert (pixels(tmp_path / "again" / path.name) == pixels(path)).all()
+    assert sample(*model, "--seeds", "6", "--truncation", "none", "--mode", "random", "--out", tmp_path / "free") == 0
+    assert sample(*model, "--walk", "1,2", "--mode", "nearest", "--steps", "2", "--animation", tmp_path / "w.gif") == 0
+
+
 def test_mix_and_replay(sample, tmp_path: Path) -> None:
     assert sample("--seeds", "1", "--mix", "2:0-3", "--mix", "3:5") == 0
     assert sample("--seeds", "1", "--mix", "2:0-3") == 0
@@ -151,6 +173,10 @@ def test_sample_finds_the_bundled_model_and_replays_with_it(tmp_path: Path, monk
         ["--seeds", "-1"],
         ["--seeds", "0-4294967295"],
         ["--psi", "much"],
+        ["--psi", "0.1,0.2,0.3"],
+        ["--mode", "-1"],
+        ["--mode", "some"],
+        ["--truncation", "local"],
         ["--noise", "loud"],
         ["--mix", "4-7"],
         ["--seeds", "1", "--walk", "1,2"],
@@ -175,6 +201,7 @@ def test_wrong_usage_is_one_line_and_status_2(sample, arguments: list[str], caps
         (["--mix", "1:a"], "layers is 'a'"),
         (["--label", "1"], "no classes"),
         (["--cutoff", "7"], "truncation_cutoff is 7"),
+        (["--mode", "1"], "train.py modes"),
         (["--walk", "1,2"], "--walk and --animation go together"),
         (["--animation", "a.gif"], "--walk and --animation go together"),
         (["--walk", "1,2", "--animation", "a.gif", "--mix", "1:2"], "--walk goes without --mix"),
@@ -215,6 +242,15 @@ def test_info_of_a_model(toy: Path, capsys) -> None:
     (toy / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Toy\n")
     assert cli.main(["info", str(toy)]) == 0
     assert "apache-2.0" in capsys.readouterr().out
+
+
+def test_info_counts_the_modes(tmp_path: Path, capsys) -> None:
+    toy = save_toy(tmp_path / "modal", num_modes=3)
+    assert cli.main(["info", str(toy)]) == 0
+    counts = HFGan.from_pretrained(toy).modes.counts
+    said = capsys.readouterr().out
+    assert f"3 modes found in w, with {counts.max()} to {counts.min()} of 200 samples" in said
+    assert "ModeBank" in said
 
 
 def test_info_of_a_picture_escapes_what_a_stranger_wrote(tmp_path: Path, photo, capsys) -> None:

@@ -401,6 +401,7 @@ def test_truncation_none_and_global(gan: HFGan) -> None:
         ({"mode": [0] * 5}, "mode is no list of 5 weights"),
         ({"mode": [1, 1, 1, 1, -1]}, "mode is no list of 5 weights"),
         ({"mode": [1, 1, 1, 1, float("nan")]}, "mode is no list of 5 weights"),
+        ({"mode": [1e308] * 5}, "mode is no list of 5 weights"),
         ({"mode": ["a"] * 5}, "mode is no list of 5 weights"),
         ({"mode": {}}, "mode is no list of 5 weights"),
         ({"mode": 1, "assignment": "cosine"}, "assignment is 'cosine': expected 'l2' or 'perceptual', or None"),

@@ -77,6 +77,18 @@ def test_noise_of_a_seed_goes_on_after_its_z() -> None:
     assert not torch.equal(torch.randn(32, generator=generator), z[0])
 
 
+def test_a_later_draw_of_a_seed_is_the_next_of_its_generator() -> None:
+    generator = torch.Generator().manual_seed(8)
+    rows = [torch.randn(20, generator=generator) for _ in range(4)]  # 20: no multiple of what randn draws at once
+    z = sampling.latents_from_seeds([8, 9, 8], 20, draws=[3, 0, 1])
+    assert torch.equal(z[0], rows[3])
+    assert torch.equal(z[1:2], sampling.latents_from_seeds([9], 20))
+    assert torch.equal(z[2], rows[1])
+    for wrong in (-1, 1.0, True, sampling.MAX_DRAWS):
+        with pytest.raises(ValueError, match=r"draw is "):
+            sampling.latents_from_seeds([8], 20, draws=[wrong])
+
+
 def test_truncation_is_linear_toward_the_center_in_the_first_layers() -> None:
     center = torch.tensor([1.0, 2.0, 3.0])
     assert torch.equal(sampling.truncate(W_PLUS, center, 1.0), W_PLUS)
@@ -94,7 +106,35 @@ def test_truncation_is_linear_toward_the_center_in_the_first_layers() -> None:
     assert W_PLUS[1, 1, 1] == 22  # the input is never written to
 
 
-@pytest.mark.parametrize("psi", [math.nan, math.inf, -math.inf, "0.7", None, True, 10**400])
+def test_truncation_of_coarse_and_fine_layers() -> None:
+    center = torch.tensor([1.0, 2.0, 3.0])
+    for psi, cutoff, split in (((0.2, 0.9), None, 3), ([0.2, 0.9], 1, 1), ((0.2, 1), 6, 6)):
+        found = sampling.truncate(W_PLUS, center, psi, cutoff)
+        torch.testing.assert_close(found[:, :split], center + psi[0] * (W_PLUS[:, :split] - center))
+        torch.testing.assert_close(found[:, split:], center + psi[1] * (W_PLUS[:, split:] - center))
+    assert torch.equal(sampling.truncate(W_PLUS, center, (1, 1)), W_PLUS)
+    assert sampling.parse_psi((1, np.float32(0.5))) == [1.0, 0.5]
+    assert sampling.parse_psi(np.float64(0.5)) == 0.5
+
+
+@pytest.mark.parametrize(
+    "psi",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        "0.7",
+        None,
+        True,
+        10**400,
+        (),
+        (0.5,),
+        (1, math.nan),
+        "ab",
+        (0.1, 0.2, 0.3),
+        (0.5, True),
+    ],
+)
 def test_truncation_refuses_what_is_no_finite_number(psi: object) -> None:
     with pytest.raises(ValueError, match=r"truncation_psi is .*: expected a finite number"):
         sampling.truncate(W_PLUS, torch.zeros(3), psi)

@@ -7,12 +7,18 @@ from pathlib import Path
 import torch
 
 from hfgan import HFGan, StyleGAN2Generator
+from hfgan.modes import make_bank
 
 
-def save_toy(folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0) -> Path:
+def save_toy(folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0, num_modes: int = 0) -> Path:
     """Save a random model whose pictures differ from seed to seed; returns its folder."""
     torch.manual_seed(seed)
     sizes = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1, "channel_base": 256, "channel_max": 16}
     generator = StyleGAN2Generator(resolution=resolution, c_dim=c_dim, **sizes)
-    HFGan(generator=generator).save_pretrained(folder)
+    bank = None
+    if num_modes:
+        with torch.no_grad():
+            w = generator.mapping(torch.randn(200, 16))
+        bank = make_bank(generator, w, w[:num_modes])
+    HFGan(generator=generator, modes=bank).save_pretrained(folder)
     return folder
