@@ -214,6 +214,10 @@ def test_large_uploads_are_refused(user: Client, tmp_path: Path) -> None:
         user.predict("one", handle_file(tmp_path / "large.png"), api_name="/replay")
 
 
+STEP = {"layers": [0], "seed": 1, "draw": 0, "truncation_psi": 1, "truncation_cutoff": None, "label": None,
+        "mode": None}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -226,10 +230,9 @@ def test_large_uploads_are_refused(user: Client, tmp_path: Path) -> None:
         ({"more": 1}, "unknown more"),
         ({"mix": "all"}, "mix is a str"),
         ({"mix": [1]}, "damaged"),
-        (
-            {"mix": [{"layers": [0], "seed": 1, "truncation_psi": 1, "truncation_cutoff": None, "label": None}] * 33},
-            "33",
-        ),
+        ({"mode": 1, "modes": "0" * 12}, "has no modes"),
+        ({"draw": 10**12}, "draw is"),
+        ({"mix": [STEP] * 33}, "33"),
         (None, "A is missing"),
     ],
 )
