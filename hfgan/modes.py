@@ -25,6 +25,7 @@ from hfgan.storage import read_tensors
 TRUNCATIONS = ("global", "multimodal", "none")
 NEIGHBOURS = 32  # samples whose mean is a center
 REPAIRS = 20  # rounds
+LEAST_TEMPERATURE = 1e-4  # of centers that come twice; half precision can hold it
 ROWS = 4096  # compared with all centers at once
 CHUNK = 64  # z mapped at once in search of a mode
 BATCH = 32  # images at once
@@ -130,7 +131,7 @@ def make_bank(
     bank.counts.copy_(counts[order])
     if len(centers) > 1:
         nearest = [rows.topk(2, largest=False).values for rows in squared_distances(w, centers, bank.scale)]
-        bank.temperature.copy_(torch.cat(nearest).diff(dim=1).median())
+        bank.temperature.copy_(torch.cat(nearest).diff(dim=1).median().clamp(min=LEAST_TEMPERATURE))
     bank.previews.copy_(torch.cat([to_pixels(image) for image in _previews(generator, bank)]))
     return bank.eval().requires_grad_(False)
 

@@ -175,6 +175,15 @@ def test_a_bank_is_sorted_counted_drawn_and_measured(space: str) -> None:
         modes.make_bank(generator, w, centers[:, :8])
 
 
+def test_centers_that_come_twice_do_no_harm() -> None:
+    generator = make_generator()
+    w = samples(generator)
+    toy = HFGan(generator=generator, modes=modes.make_bank(generator, w, w[:1].repeat(3, 1)))
+    assert toy.modes.counts.tolist() == [2000, 0, 0]
+    a, b = toy.sample(seed=0, mode="random"), toy.sample(seed=1, mode="nearest")
+    assert levels(toy.interpolate(a, b, 3, "z")[2], b.images[0]) <= 1
+
+
 # ---------------------------------------------------------------- nearest
 
 
