@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import run
 import torch
@@ -35,10 +35,10 @@ from hfgan.filtering import (
     neighbour_score,
     write_manifest,
 )
-from hfgan.images import to_image
+from hfgan.images import to_image, write_file
 from hfgan.metrics import as_images, extract_features, mean_and_covariance, resize
 from hfgan.models.perceptual import load_perceptual
-from hfgan.modes import fit_modes, nearest_l2
+from hfgan.modes import fit_modes, nearest_l2, nearest_mode
 from hfgan.storage import write_json
 
 CHUNK = 64  # photos scored together
@@ -118,7 +118,7 @@ def score(config: Config, accelerator: Accelerator, out: Path, gan: HFGan, photo
         with run.library_errors():
             scorer = scorer_of(config, gan, photos)
         encoder = None if config.method != "reconstruction" and gan.encoder is None else gan.part("encoder")
-        with (out / f"scores-{accelerator.process_index}.jsonl").open("a") as file, torch.no_grad():
+        with open_whole(out / f"scores-{accelerator.process_index}.jsonl") as file, torch.no_grad():
             for chunk in tqdm(mine, unit=f" x {CHUNK} photos", disable=not accelerator.is_main_process or None):
                 image = to_image(photos.batch(chunk)).to(accelerator.device)  # (n, c, r, r)
                 w = None if encoder is None else encoder(image)  # (n, w_dim)
@@ -127,6 +127,14 @@ def score(config: Config, accelerator: Accelerator, out: Path, gan: HFGan, photo
                     file.write(json.dumps({"index": chunk[row], "score": value, "w": rounded}) + "\n")
                 file.flush()
     accelerator.wait_for_everyone()
+
+
+def open_whole(path: Path) -> TextIO:
+    """A file to append lines to, without the end of a line that a kill cut short."""
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")
+        write_file(path, whole[0] + whole[1], overwrite=True)
+    return path.open("a")
 
 
 def read_scores(out: Path) -> Iterator[dict[str, Any]]:
@@ -202,9 +210,9 @@ def modes_of(config: Config, gan: HFGan, ws: list[list[float] | None]) -> Tensor
     if ws[0] is None:
         return None
     w = torch.tensor(ws)
-    own = gan.modes is not None
-    centers = gan.modes.centers.cpu() if own else fit_modes(w, min(config.num_modes, len(w)), seed=config.seed)
-    return nearest_l2(w, centers)[0]
+    if gan.modes is not None:
+        return nearest_mode(w, gan.modes)
+    return nearest_l2(w, fit_modes(w, min(config.num_modes, len(w)), seed=config.seed))
 
 
 def choose(config: Config, scores: Tensor, modes: Tensor | None) -> Tensor:

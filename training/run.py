@@ -231,6 +231,7 @@ def _only_run(path: Path) -> FileLock:
 
 
 def _check_same(known: dict[str, Any], wanted: dict[str, Any], may_change: set[str], path: Path) -> None:
+    may_change = may_change | {"out"}  # a run folder may be moved
     changed = [k for k in wanted if k in known and k not in may_change and known[k] != wanted[k]]
     if changed:
         told = ", ".join(f"--{k.replace('_', '-')} was {known[k]!r}, now {wanted[k]!r}" for k in changed)
