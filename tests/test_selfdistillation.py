@@ -38,15 +38,22 @@ def do(name: str, *flags: str, processes: int = 1, fails: bool = False) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hundred soft blobs, and five sheets of noise that no generator can learn."""
-    folder, source = tmp_path_factory.mktemp("photos"), np.random.RandomState(0)
-    y, x = np.mgrid[0:16, 0:16] / 15
-    for i in range(200):
+def write_blobs(folder: Path, count: int) -> None:
+    """Soft coloured blobs of 16 x 16 pixels as PNG files."""
+    folder.mkdir(exist_ok=True)
+    source, (y, x) = np.random.RandomState(0), np.mgrid[0:16, 0:16] / 15
+    for i in range(count):
         blob = np.exp(-((x - 0.5) ** 2 + (y - source.uniform(0.4, 0.6)) ** 2) * 20)[..., None]
         pixels = blob * source.uniform(120, 250, 3) + (1 - blob) * source.uniform(0, 60, 3)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"blob{i:03d}.png")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred soft blobs, and five sheets of noise that no generator can learn."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_blobs(folder, 200)
+    source = np.random.RandomState(1)
     for i in range(5):
         Image.fromarray(source.randint(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"noise{i}.png")
     return folder
