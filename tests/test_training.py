@@ -181,6 +181,13 @@ def test_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: list[str],
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("stage", ["generator", "encoder", "filter", "modes", "distill", "evaluate", "publish"])
+def test_every_stage_explains_its_flags(stage: str) -> None:
+    done = subprocess.run([sys.executable, TRAIN, stage, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--out OUT" in done.stdout
+
+
 def test_dry_run_prints_settings_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
     told = train(photos, tmp_path / "run", "--dry-run", "--preset", "gpu64")
     settings = json.loads(told[told.index("{") :])

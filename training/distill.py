@@ -13,18 +13,14 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import run
 from distillreport import write_report
+from run import flag
 
 from hfgan.storage import write_json
 
 TRAIN = Path(__file__).with_name("train.py")
-
-
-def flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

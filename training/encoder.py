@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from photos import Photos
 from reconstruction import Distance, check_collapse, health, latent_loss, reconstruct, reconstruction_loss
+from run import flag
 from torch import Tensor
 from torch.optim import Adam
 from tqdm import tqdm
@@ -35,17 +36,17 @@ class Config:
     model: str = field(metadata={"help": "bundled name, folder or Hub id"})
     data: str = field(metadata={"help": "folder, .zip or Hub data set id, the photos of the generator"})
     out: str = field(metadata={"help": "run folder; the same command resumes"})
-    images: int = field(default=200_000, metadata={"help": "stop after so many photos"})
-    minutes: float | None = field(default=None, metadata={"help": "stop (resumably) after so many minutes"})
-    batch: int = field(default=16, metadata={"help": "photos per iteration, all processes together"})
-    lr: float = field(default=0.001, metadata={"help": "learning rate, falling to a tenth along a cosine"})
-    ema_images: int = field(default=5000, metadata={"help": "half-life of the averaged encoder [images]"})
-    perceptual: str | None = field(default=None, metadata={"help": "perceptual weights; default: what ships with us"})
-    precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata={"help": "of convolutions"})
-    seed: int = field(default=0, metadata={"help": "of everything"})
-    save_every: int = field(default=10_000, metadata={"help": "images between checkpoints"})
-    sample_every: int = field(default=10_000, metadata={"help": "images between sample sheets"})
-    tracker: str | None = field(default=None, metadata={"help": "any Accelerate tracker, e.g. tensorboard"})
+    images: int = flag(200_000, "stop after so many photos")
+    minutes: float | None = flag(None, "stop (resumably) after so many minutes")
+    batch: int = flag(16, "photos per iteration, all processes together")
+    lr: float = flag(0.001, "learning rate, falling to a tenth along a cosine")
+    ema_images: int = flag(5000, "half-life of the averaged encoder [images]")
+    perceptual: str | None = flag(None, "perceptual weights; default: what ships with us")
+    precision: Literal["auto", "float32", "bfloat16"] = flag("auto", "of convolutions")
+    seed: int = flag(0, "of everything")
+    save_every: int = flag(10_000, "images between checkpoints")
+    sample_every: int = flag(10_000, "images between sample sheets")
+    tracker: str | None = flag(None, "any Accelerate tracker, e.g. tensorboard")
 
 
 MAY_CHANGE = {"minutes", "save_every", "sample_every", "tracker"}

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import run
 import torch
-from run import UserError
+from run import flag
 from torch import Tensor
 
 from hfgan import HFGan, StyleGAN2Generator
@@ -43,29 +44,29 @@ class Config:
 
     model: tuple[str, ...] = field(metadata={"help": "bundled names, folders or Hub ids"})
     data: str = field(metadata={"help": "held-out photos: folder, .zip or Hub id"})
-    features: str | None = field(default=None, metadata={"help": "MobileNetV2 weights; default: what ships with us"})
-    lpips: str | None = field(default=None, metadata={"help": "weights for diversity and PPL; default as above"})
-    floor: str | None = field(
-        default=None, metadata={"help": "other photos, scored like a model; default: one half of --data"}
-    )
-    num: int = field(default=5000, metadata={"help": "images per model and psi"})
-    psi: tuple[float, ...] = field(default=(1.0, 0.7), metadata={"help": "truncations"})
-    seed: int = field(default=0, metadata={"help": "of the first image; the others follow"})
-    feature_size: int = field(default=128, metadata={"help": "size at which features are taken [pixels]"})
-    ppl_paths: int = field(default=500, metadata={"help": "paths of the perceptual path length; 0: leave it out"})
-    fid: bool = field(default=False, metadata={"help": "also the real FID, by the package torch-fidelity"})
-    out: str = field(default="metrics.json", metadata={"help": "file to write"})
+    features: str | None = flag(None, "MobileNetV2 weights; default: what ships with us")
+    lpips: str | None = flag(None, "weights for diversity and PPL; default as above")
+    floor: str | None = flag(None, "other photos, scored like a model; default: one half of --data")
+    num: int = flag(5000, "images per model and psi")
+    psi: tuple[float, ...] = flag((1.0, 0.7), "truncations")
+    seed: int = flag(0, "of the first image; the others follow")
+    feature_size: int = flag(128, "size at which features are taken [pixels]")
+    ppl_paths: int = flag(500, "paths of the perceptual path length; 0: leave it out")
+    fid: bool = flag(False, "also the real FID, by the package torch-fidelity")
+    out: str = flag("metrics.json", "file to write")
 
 
 def main(config: Config) -> None:
     """Score photos, noise and every model; write `config.out` and print a table."""
     if config.fid and importlib.util.find_spec("torch_fidelity") is None:
-        raise UserError("--fid needs the package torch-fidelity: pip install torch-fidelity")
+        raise run.UserError("--fid needs the package torch-fidelity: pip install torch-fidelity")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = [(label(name), HFGan.from_pretrained(name, device=device).generator) for name in config.model]
     shapes = {(g.config.resolution, g.config.img_channels) for _, g in models}
     if len(shapes) > 1:
-        raise UserError(f"the models differ in resolution or channels ({sorted(shapes)}): evaluate them one by one")
+        raise run.UserError(
+            f"the models differ in resolution or channels ({sorted(shapes)}): evaluate them one by one"
+        )
     judge = Judge(config, *shapes.pop(), device)
     rows = [judge.floor(), judge.noise()]
     for name, generator in models:

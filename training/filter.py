@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from filterplots import draw_report
 from reconstruction import Distance, reconstruct
+from run import flag
 from torch import Tensor
 from tqdm import tqdm
 
@@ -44,10 +45,6 @@ from hfgan.storage import write_json
 CHUNK = 64  # photos scored together
 ANCHORS = 20_000  # photos at most behind the methods that compare with other photos
 FEATURE_SIZE = 128  # px at which photos are embedded
-
-
-def flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,10 @@ from accelerate import Accelerator
 from networks import build_networks, load_start
 from photos import Photos
 from report import Reporter
+from run import flag
 from step import Progress, Step
 
 from hfgan.filtering import kept_ids
-
-
-def flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

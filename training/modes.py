@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import run
 import torch
 from PIL import Image, ImageDraw
+from run import flag
 from torch import Tensor
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator
@@ -32,10 +33,6 @@ COMPARED = 2000  # samples on which the two assignments are compared
 SHEET = 256  # centers shown at most
 TILE, STRIP = 64, 14  # px: least side of a center on the sheet, and height of the line below it
 FIT, COMPARE = range(2)  # what samples are for
-
-
-def flag(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from run import RunFolder, Stopwatch, UserError, load_optimizer, optimizer_tensors, part, random_source
+from run import RunFolder, Stopwatch, UserError, flag, load_optimizer, optimizer_tensors, part, random_source
 from torch import Generator, Tensor
 from torch.optim import Adam
 
@@ -34,15 +34,15 @@ class Config:
     data: tuple[str, ...] = field(metadata={"help": "training photos: folders, zips or Hub ids, one per set"})
     test: tuple[str, ...] = field(metadata={"help": "held-out photos of the same sets, for the rank correlations"})
     out: str = field(metadata={"help": "run folder; the network is written to its model/"})
-    widths: tuple[int, ...] = field(default=(64, 128, 128, 128, 128), metadata={"help": "channels per layer"})
-    photos: int = field(default=4000, metadata={"help": "photos used of each set at most"})
-    pairs: int = field(default=120_000, metadata={"help": "pairs to train on"})
-    batch_size: int = field(default=32, metadata={"help": "pairs per step"})
-    learning_rate: float = field(default=5e-4, metadata={"help": "Adam's at the start; falls to 0 by a cosine"})
-    per_kind: int = field(default=400, metadata={"help": "held-out pairs of each kind that are measured"})
-    seed: int = field(default=0, metadata={"help": "decides initial weights and all pairs"})
-    threads: int = field(default=1, metadata={"help": "CPU threads"})
-    checkpoint_every: int = field(default=20_000, metadata={"help": "pairs between checkpoints"})
+    widths: tuple[int, ...] = flag((64, 128, 128, 128, 128), "channels per layer")
+    photos: int = flag(4000, "photos used of each set at most")
+    pairs: int = flag(120_000, "pairs to train on")
+    batch_size: int = flag(32, "pairs per step")
+    learning_rate: float = flag(5e-4, "Adam's at the start; falls to 0 by a cosine")
+    per_kind: int = flag(400, "held-out pairs of each kind that are measured")
+    seed: int = flag(0, "decides initial weights and all pairs")
+    threads: int = flag(1, "CPU threads")
+    checkpoint_every: int = flag(20_000, "pairs between checkpoints")
 
 
 MAY_CHANGE = {"threads", "checkpoint_every"}

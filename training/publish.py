@@ -13,6 +13,7 @@ from typing import Any
 import run
 import torch
 from evaluate import COLUMNS
+from run import flag
 
 from hfgan import HFGan
 from hfgan.images import grid, save_png, write_file
@@ -29,7 +30,7 @@ class Config:
     out: str = field(metadata={"help": "folder to write, e.g. model_cards/NAME"})
     card: str = field(metadata={"help": "text of the card, with {table}, {parts}, {training}, {fingerprint} in it"})
     metrics: str = field(metadata={"help": "metrics.json of the evaluate stage"})
-    runs: tuple[str, ...] = field(default=(), metadata={"help": "run folders that made the model, first to last"})
+    runs: tuple[str, ...] = flag((), "run folders that made the model, first to last")
 
 
 def main(config: Config) -> None:

@@ -23,6 +23,7 @@ from hfgan.sampling import broadcast
 PERCEPTUAL_SIZE = 64  # px: smaller images are enlarged to it
 CYCLE_WEIGHT = 0.1
 COLLAPSED = 0.2  # variance of E(x) over photos as a share of that of f(z)
+COLLAPSED_MARGIN = 0.25  # of the distance to one's own reconstruction
 TRUSTED_AFTER = 20_000  # images; an encoder starts at one w for all
 
 
@@ -90,10 +91,11 @@ def health(
 
 
 def check_collapse(images_seen: int, signs: dict[str, Any]) -> None:
-    """Stop with a sentence when the encoder answers nearly the same w to every photo."""
-    if images_seen > TRUSTED_AFTER and (signs["rec_spread"] < COLLAPSED or signs["rec_margin"] <= 0):
+    """Stop with a sentence when all photos get nearly one w, and so are hardly told apart by their reconstructions."""
+    alike = signs["rec_margin"] < COLLAPSED_MARGIN * signs["rec_distance"]
+    if images_seen > TRUSTED_AFTER and alike and signs["rec_spread"] < COLLAPSED:
         raise run.UserError(
             f"the encoder has collapsed: its w vary by {signs['rec_spread']:.3f} of what the mapping gives (expected "
-            f"{COLLAPSED} or more), and a photo is {signs['rec_margin']:.4f} nearer to its own reconstruction than to "
-            "another's; train the generator longer first, or start again in a new --out with a lower --lr"
+            f"{COLLAPSED} or more), and a photo is only {signs['rec_margin']:.4f} nearer to its own reconstruction "
+            "than to another's; train the generator longer first, or start again in a new --out with a lower --lr"
         )

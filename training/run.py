@@ -55,6 +55,11 @@ def library_errors() -> Iterator[None]:
 # --- flags -------------------------------------------------------------------------------------------------
 
 
+def flag(default: Any, text: str) -> Any:
+    """A field of a stage's `Config` with its default and its line of help."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 def parse_flags(cls: type, argv: list[str], *, prog: str, presets: dict[str, dict[str, Any]]) -> Any:
     """Fill the dataclass `cls` from `argv`: --name value, --flag / --no-flag; --preset sets defaults first."""
     parser = argparse.ArgumentParser(prog=prog, description=(cls.__doc__ or "").strip())
@@ -64,10 +69,12 @@ def parse_flags(cls: type, argv: list[str], *, prog: str, presets: dict[str, dic
     for field in dataclasses.fields(cls):
         _add_flag(parser, field, hints[field.name])
     if presets:
-        preset = parser.parse_known_args([a for a in argv if a not in ("-h", "--help")])[0].preset
-        parser.set_defaults(**presets.get(preset, {}))
+        first = argparse.ArgumentParser(add_help=False)  # what it sets need not be given
+        first.add_argument("--preset")
+        preset = presets.get(first.parse_known_args(argv)[0].preset, {})
+        parser.set_defaults(**preset)
         for action in parser._actions:
-            action.required = action.required and action.dest not in presets.get(preset, {})
+            action.required = action.required and action.dest not in preset
     values = vars(parser.parse_args(argv))
     values.pop("preset", None)
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
