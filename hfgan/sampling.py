@@ -75,8 +75,12 @@ def latents_from_seeds(seeds: Sequence[int], z_dim: int, draws: Sequence[int] | 
 
 
 def generators_from_seeds(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator per sample, so that a batch equals its singles on every device."""
-    return [torch.Generator().manual_seed(check_seed(seed)) for seed in seeds]
+    """One CPU generator per sample, so that a batch equals its singles on every device.
+
+    The bits of a seed are turned over: networks are initialised from small seeds, and the z of such a seed itself
+    would be the very numbers that the first layer began as, and an outlier.
+    """
+    return [torch.Generator().manual_seed(check_seed(seed) ^ MAX_SEED) for seed in seeds]
 
 
 def draw_latents(generators: Sequence[torch.Generator], z_dim: int, draws: Sequence[int] | None = None) -> Tensor:

@@ -77,7 +77,7 @@ def test_noise_modes_differ_and_random_noise_comes_from_the_seed(gan: HFGan) -> 
     torch.manual_seed(123)
     assert gan.sample(seed=1, noise_mode="random").images[0] == random
     with torch.no_grad():  # noise must go on after z, not repeat it
-        generator = torch.Generator().manual_seed(1)
+        (generator,) = sampling.generators_from_seeds([1])
         z = torch.randn(1, 32, generator=generator)
         image = gan.generator(z, truncation_psi=0.7, noise_mode="random", generator=[generator])
     assert levels(to_pil(image)[0], random) <= 1

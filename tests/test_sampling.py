@@ -78,7 +78,7 @@ def test_noise_of_a_seed_goes_on_after_its_z() -> None:
 
 
 def test_a_later_draw_of_a_seed_is_the_next_of_its_generator() -> None:
-    generator = torch.Generator().manual_seed(8)
+    (generator,) = sampling.generators_from_seeds([8])
     rows = [torch.randn(20, generator=generator) for _ in range(4)]  # 20: no multiple of what randn draws at once
     z = sampling.latents_from_seeds([8, 9, 8], 20, draws=[3, 0, 1])
     assert torch.equal(z[0], rows[3])
@@ -233,3 +233,10 @@ def test_walk_passes_every_keyframe_and_closes_its_loop() -> None:
         sampling.walk(keys[:1], 2)
     with pytest.raises(ValueError, match="steps_between is 0"):
         sampling.walk(keys, 0)
+
+
+def test_a_seed_does_not_meet_the_weights_that_it_initialised() -> None:
+    """A network made under manual_seed(0) starts with the numbers that seed 0 must not draw as its z."""
+    torch.manual_seed(0)
+    first = torch.randn(64)
+    assert torch.cosine_similarity(first, sampling.latents_from_seeds([0], 64)[0], dim=0).abs() < 0.5
