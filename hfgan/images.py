@@ -194,6 +194,13 @@ def to_pixels(image: torch.Tensor) -> torch.Tensor:
     return (image.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
 
 
+def on_white(images: torch.Tensor) -> torch.Tensor:
+    """Images (n, 1, 3 or 4, h, w) in [-1, 1] as RGB (n, 3, h, w), transparent ones on white."""
+    if images.shape[1] != 4:
+        return images.expand(-1, 3, -1, -1)
+    return torch.lerp(torch.ones_like(images[:, :3]), images[:, :3], (images[:, 3:] + 1) / 2)
+
+
 def pil_to_pixels(pil: Image.Image) -> torch.Tensor:
     """L, RGB or RGBA picture to uint8 (c, h, w)."""
     if pil.mode not in MODES.values():

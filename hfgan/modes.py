@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hfgan import sampling
-from hfgan.images import to_image, to_pixels
+from hfgan.images import on_white, to_image, to_pixels
 from hfgan.metrics import resize
 from hfgan.models.banks import MAX_MODES, SPACES, ModeBank, whitening_scale
 from hfgan.models.perceptual import Perceptual
@@ -173,13 +173,6 @@ def perceptual_points(images: Tensor, net: Perceptual) -> Tensor:
     """
     units = net.weighted_units(net.features(resize(on_white(images), SEEN_SIZE)))
     return torch.cat([u.flatten(1) / math.sqrt(u.shape[-2] * u.shape[-1]) for u in units], dim=1)
-
-
-def on_white(images: Tensor) -> Tensor:
-    """Images (n, 1, 3 or 4, h, w) in [-1, 1] as RGB (n, 3, h, w), transparent ones on white."""
-    if images.shape[1] != 4:
-        return images.expand(-1, 3, -1, -1)
-    return torch.lerp(torch.ones_like(images[:, :3]), images[:, :3], (images[:, 3:] + 1) / 2)
 
 
 class PerceptualModes:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from toy import save_toy
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator, modes, sampling
-from hfgan.images import read_recipe, save_png, to_image, to_pixels
+from hfgan.images import on_white, read_recipe, save_png, to_image, to_pixels
 from hfgan.models.perceptual import load_perceptual
 
 TRAIN = Path(__file__).parents[1] / "training" / "train.py"
@@ -204,13 +204,13 @@ def test_perceptual_points_are_as_far_apart_as_lpips_says(channels: int) -> None
     b[1] = a[1] + 0.05
     points = modes.perceptual_points(torch.cat([a, b]), net)
     found = (points[:3] - points[3:]).square().sum(1)
-    torch.testing.assert_close(found, net.distance(modes.on_white(a), modes.on_white(b)), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found, net.distance(on_white(a), on_white(b)), rtol=1e-4, atol=1e-6)
 
 
 def test_transparent_pixels_are_white() -> None:
     image = torch.tensor([0.5, -1, 0]).view(1, 3, 1, 1)
-    assert modes.on_white(torch.cat([image, -torch.ones(1, 1, 1, 1)], 1)).flatten().tolist() == [1, 1, 1]
-    assert torch.equal(modes.on_white(torch.cat([image, torch.ones(1, 1, 1, 1)], 1)), image)
+    assert on_white(torch.cat([image, -torch.ones(1, 1, 1, 1)], 1)).flatten().tolist() == [1, 1, 1]
+    assert torch.equal(on_white(torch.cat([image, torch.ones(1, 1, 1, 1)], 1)), image)
 
 
 def test_the_perceptually_nearest_mode_is_that_of_the_least_distance(gan: HFGan) -> None:

@@ -20,10 +20,10 @@ from run import flag
 from torch import Tensor
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator
-from hfgan.images import grid, save_png, to_image, to_pil
+from hfgan.images import grid, on_white, save_png, to_image, to_pil
 from hfgan.metrics import extract_features
 from hfgan.models.perceptual import load_perceptual
-from hfgan.modes import PerceptualModes, fit_modes, make_bank, nearest_mode, on_white, read_centers
+from hfgan.modes import PerceptualModes, fit_modes, make_bank, nearest_mode, read_centers
 from hfgan.sampling import broadcast
 from hfgan.storage import write_json
 

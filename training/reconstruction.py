@@ -14,6 +14,7 @@ import run
 import torch
 from torch import Tensor
 
+from hfgan.images import on_white
 from hfgan.metrics import resize
 from hfgan.models.encoder import ReconstructionEncoder
 from hfgan.models.perceptual import load_perceptual
@@ -38,11 +39,8 @@ class Distance:
         return self.net.distance(self.rgb(a), self.rgb(b))
 
     def rgb(self, image: Tensor) -> Tensor:
-        """Images as the perceptual network sees them: (n, 3, r', r'), transparency on white."""
-        if image.shape[1] == 4:
-            opacity = (image[:, 3:] + 1) / 2
-            image = image[:, :3] * opacity + (1 - opacity)
-        return resize(image.expand(-1, 3, -1, -1), max(image.shape[-1], PERCEPTUAL_SIZE))
+        """Images as the perceptual network sees them: (n, 3, r', r')."""
+        return resize(on_white(image), max(image.shape[-1], PERCEPTUAL_SIZE))
 
 
 @dataclass(frozen=True)
