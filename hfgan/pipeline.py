@@ -180,6 +180,11 @@ class HFGan(PartsPipeline):
             raise ValueError(f"w_plus has shape {list(w_plus.shape)}: expected (n, {expected[0]}, {expected[1]})")
         return self._draw(w_plus.to(self.device, torch.float32), "const", None, batch_size)
 
+    @torch.no_grad()
+    def nearest_modes(self, w: Tensor, *, assignment: str | None = None) -> Tensor:
+        """Index (n,) int64 of the mode nearest to each of w (n, w_dim), such as `SampleOutput.w`."""
+        return self._nearest(assignment)(w)
+
     # ---------------------------------------------------------------- what the verbs share
 
     def _map(self, z: Tensor, label: int | None) -> Tensor:
@@ -213,12 +218,16 @@ class HFGan(PartsPipeline):
         """Which z of each seed, and which mode: see `modes.choose_modes`."""
         if truncation != "multimodal" and mode is None:
             return [0] * len(seeds), [None] * len(seeds)
-        bank, z_dim = self.part("modes"), self.generator.config.z_dim
+        bank, z_dim, nearest = self.part("modes"), self.generator.config.z_dim, self._nearest(assignment)
+        return modes.choose_modes(bank, mode, seeds, z_dim, lambda z: self._map(z, label), nearest)
+
+    def _nearest(self, assignment: str | None) -> modes.Nearest:
+        """What finds the nearest modes (n,) of w (n, w_dim), in the way of `assignment` or in the modes' own."""
+        bank = self.part("modes")
         how = bank.config.assignment if assignment is None else assignment
         if how not in ASSIGNMENTS:
-            raise ValueError(f"assignment is {how!r}: expected {' or '.join(map(repr, ASSIGNMENTS))}, or None")
-        nearest = self._look_nearest if how == "perceptual" else lambda w: modes.nearest_mode(w, bank)
-        return modes.choose_modes(bank, mode, seeds, z_dim, lambda z: self._map(z, label), nearest)
+            raise ValueError(f"assignment is {assignment!r}: expected {' or '.join(map(repr, ASSIGNMENTS))}, or None")
+        return self._look_nearest if how == "perceptual" else lambda w: modes.nearest_mode(w, bank)
 
     def _look_nearest(self, w: Tensor) -> Tensor:
         """The modes (n,) whose pictures look most like those of w (n, w_dim)."""

@@ -367,6 +367,14 @@ def test_same_seed_same_mode_and_draw_whatever_is_drawn_beside_it(gan: HFGan, ho
         gan.to(torch.float32)
 
 
+@pytest.mark.parametrize("assignment", ["l2", "perceptual"])
+def test_nearest_modes_of_samples_are_those_that_sample_finds(gan: HFGan, assignment: str) -> None:
+    out = gan.sample(6, seed=3, mode="nearest", assignment=assignment)
+    assert gan.nearest_modes(out.w, assignment=assignment).tolist() == out.modes
+    with pytest.raises(ValueError, match="assignment is 'cosine'"):
+        gan.nearest_modes(out.w, assignment="cosine")
+
+
 def test_random_modes_are_even_and_weights_are_kept(gan: HFGan) -> None:
     counts = np.bincount(gan.sample(400, seed=0, mode="random", batch_size=100).modes, minlength=NUM_MODES)
     assert counts.min() > 50
