@@ -28,8 +28,12 @@ from hfgan.captions import caption
 
 ROOT = Path(__file__).parents[1]
 HOW = ["num_images", "seed", "truncation_psi", "truncation_cutoff", "noise_mode", "label"]
+BOTH = ["Global: toward the mean of all", "Recipes, global", "Multi-modal: toward its mode", "Recipes, multi-modal"]
 PUBLIC = {  # name: arguments, results
-    "/sample": (["model", *HOW], ["Pictures", "Recipes"]),
+    "/sample": (["model", *HOW, "truncation", "mode"], ["Pictures", "Recipes"]),
+    "/modes": (["model"], ["Modes"]),
+    "/sweep": (["model", "recipe"], BOTH),
+    "/compare": (["model", *HOW], BOTH),
     "/mix": (["model", "a", "b", "layers"], ["Mixed", "Recipe of Mixed", "Caption of Mixed"]),
     "/interpolate": (["model", "a", "b", "steps", "file_format"], ["Animation"]),
     "/replay": (["model", "picture"], ["Again", "Recipe of Again", "Caption of Again"]),
@@ -265,7 +269,7 @@ def test_no_other_file_of_the_server_is_reached(user: Client, address: str, tmp_
         }
         return httpx.post(f"{address}gradio_api/run/predict", json=body)
 
-    gallery, recipes = post("sample", "one", 1, 0, 0.7, 0, "const", 0).json()["data"]
+    gallery, recipes = post("sample", "one", 1, 0, 0.7, 0, "const", 0, "global", 0).json()["data"]
     own = gallery[0]["image"]["path"]
     other = shutil.copy(own, tmp_path / "private.png")  # in the system's temp folder, which Gradio itself would serve
     for path, status in ((own, 200), (str(other), 500)):
@@ -335,7 +339,7 @@ def test_on_zerogpu_every_verb_asks_for_the_gpu(models, monkeypatch) -> None:
 
     monkeypatch.setattr(gpu, "spaces", SimpleNamespace(GPU=lend))
     app.build(models)
-    assert {"sample", "mix", "interpolate", "replay"} <= set(asked)
+    assert {"sample", "mix", "interpolate", "replay", "sweep", "compare"} <= set(asked)
 
 
 def test_space_requirements_are_ours_without_gradio() -> None:

@@ -50,9 +50,10 @@ def browser() -> Iterator:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HFGan]:
-    """Two toy models, of ten layers and of six."""
+    """Toy models of ten layers, of six, and of six with modes."""
     folder = tmp_path_factory.mktemp("models")
     paths = [save_toy(folder / "toy-64", resolution=64), save_toy(folder / "toy-16", seed=1)]
+    paths.append(save_toy(folder / "toy-kinds", num_modes=40))
     return {path.name: HFGan.from_pretrained(path, dtype="float32") for path in paths}
 
 
@@ -291,3 +292,109 @@ def test_two_visitors_do_not_see_each_other(visit) -> None:
     second.locator("#gallery button.thumbnail-item").nth(4).click()
     assert wait_for(second, "selected-caption", "seed 4 ")
     assert "seed 500 " in first.locator("#selected-caption").inner_text()
+
+
+def thumbnails(page, elem_id: str):
+    return page.locator(f"#{elem_id} button.thumbnail-item")
+
+
+def test_pick_a_mode_sample_from_it_and_go_back_by_mouse_and_by_keyboard(visit) -> None:
+    page = visit("toy-kinds")
+    wait_for(page, "selected-caption", "^seed 0 · psi 0.7$")
+    assert re.fullmatch(r"mode 3 · \d+\.\d %", thumbnails(page, "modes").nth(3).inner_text())
+    thumbnails(page, "modes").nth(3).click()
+    wait_for(page, "selected-caption", "^seed 0 · mode 3 · psi 0.7$")
+    assert page.get_by_label("Mode 3", exact=True).is_checked()
+    page.locator("#seed input").fill("40")
+    page.locator("#draw").click()
+    wait_for(page, "selected-caption", "^seed 40 · mode 3 · psi 0.7$")
+    assert page.locator("#modes .selected").inner_text().startswith("mode 3 ")
+    page.get_by_label("Around all modes").check()
+    page.wait_for_function("new Set([...document.querySelectorAll('#gallery img')].map("
+                           "(img) => img.alt.match(/mode [0-9]+/)?.[0])).size > 3")  # fmt: skip
+    page.wait_for_selector("#modes .selected", state="detached")
+    page.get_by_label("Mode 3", exact=True).check()
+    wait_for(page, "selected-caption", "^seed 40 · mode 3 ")
+    page.wait_for_selector("#modes .selected")
+    page.get_by_label("Global", exact=True).check()
+    wait_for(page, "selected-caption", "^seed 40 · psi 0.7$")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    wait_for(page, "selected-caption", r"^seed 40 · mode \d+ · psi 0.7$")
+    thumbnails(page, "modes").nth(4).focus()
+    page.keyboard.press("Enter")
+    wait_for(page, "selected-caption", "^seed 40 · mode 4 ")
+
+
+def test_both_truncations_along_psi_and_side_by_side(visit, tmp_path: Path) -> None:
+    page = visit("toy-kinds")
+    page.get_by_role("tab", name="Modes").click()
+    page.locator("#sweep-draw").click()
+    wait_for(page, "sweep-multimodal", r"mode \d+ · psi 0.75")
+    assert thumbnails(page, "sweep-global").count() == thumbnails(page, "sweep-multimodal").count() == 5
+    page.locator("#compare-draw").click()
+    wait_for(page, "compare-multimodal", r"seed 7 · mode \d+")
+    one, other = (page.locator(f"#compare-{name}").bounding_box() for name in ("global", "multimodal"))
+    assert one["y"] == other["y"]
+    assert one["x"] + one["width"] <= other["x"]
+    thumbnails(page, "compare-multimodal").nth(5).click()
+    wait_for(page, "selected-caption", r"^seed 5 · mode \d+ · psi 0.7$")
+    page.wait_for_selector("#gallery .selected", state="detached")
+    chosen = download(page, "#selected-download", tmp_path)
+    page.locator("#selected-as-a").click()
+    wait_for(page, "a-caption", "^seed 5 · mode")
+    page.locator("#sweep-draw").click()
+    wait_for(page, "sweep-multimodal", f"mode {images.read_recipe(chosen)['mode']} · psi 0.75")
+    with zipfile.ZipFile(download(page, "#sweep-multimodal [aria-label='Download All']", tmp_path)) as packed:
+        assert len(set(packed.namelist())) == 5
+
+
+def test_modes_come_and_go_with_the_model(visit) -> None:
+    page = visit("toy-64", "toy-kinds")
+    parts = [page.locator("#truncation"), page.locator("#modes"), page.get_by_role("tab", name="Modes")]
+    assert not any(part.is_visible() for part in parts)
+
+    def switch(name: str) -> None:
+        page.locator("#model input").click()
+        page.get_by_role("option", name=name).click()
+        wait_for(page, "line", name)
+
+    switch("toy-kinds")
+    page.wait_for_function("document.querySelectorAll('#modes img').length === 40")
+    page.wait_for_function("document.querySelector('#a img').naturalWidth === 16")
+    page.get_by_role("tab", name="Modes").click()
+    page.locator("#sweep-draw").click()
+    page.wait_for_selector("#sweep-global img")
+    thumbnails(page, "modes").nth(2).click()
+    wait_for(page, "selected-caption", "^seed 0 · mode 2 ")
+
+    switch("toy-64")
+    page.wait_for_function("document.querySelector('#a img').naturalWidth === 64")
+    wait_for(page, "selected-caption", "^seed 0 · psi 0.7$")
+    assert not any(part.is_visible() for part in parts)
+    page.locator("#mix-draw").click()
+    wait_for(page, "mixed-caption", "seed 7")
+
+    switch("toy-kinds")
+    wait_for(page, "selected-caption", "^seed 0 · psi 0.7$")
+    assert page.get_by_label("Global").is_checked()
+    assert page.get_by_label("Mode 0", exact=True).count() == 1
+    assert page.locator("#modes .selected").count() == 0
+
+
+def test_on_a_phone_modes_are_beside_the_pictures(visit) -> None:
+    page = visit("toy-kinds", viewport=PHONE, has_touch=True, is_mobile=True)
+    thumbnails(page, "modes").first.wait_for()
+    wanted = ["gallery", "truncation", "modes", "controls", "selected", "a"]
+    top = {name: page.locator(f"#{name}").bounding_box()["y"] for name in wanted}
+    assert sorted(top, key=top.get) == wanted
+    assert top["controls"] < 1.2 * PHONE["height"], "forty modes do not fill the screen"
+    thumbnails(page, "modes").nth(1).tap()
+    wait_for(page, "selected-caption", "^seed 0 · mode 1 ")
+    page.get_by_role("tab", name="Modes").tap()
+    page.locator("#compare-draw").tap()
+    page.wait_for_selector("#compare-multimodal img")
+    assert overflow(page) == 0
+    thumbnails(page, "compare-multimodal").nth(2).tap()
+    wait_for(page, "selected-caption", "^seed 2 · mode ")
+    page.wait_for_function("document.getElementById('selected').getBoundingClientRect().top >= 0")

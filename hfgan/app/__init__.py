@@ -14,8 +14,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from hfgan.app import animate, look, mix, replay, sample
-from hfgan.app.card import Card, card
+from hfgan.app import animate, look, mix, modes, replay, sample
+from hfgan.app.card import QUICK, Card, card
 from hfgan.app.studio import Studio
 from hfgan.pipeline import HFGan
 
@@ -34,14 +34,15 @@ def build(models: Mapping[str, HFGan]) -> gr.Blocks:
                                 min_width=260, elem_id="model")  # fmt: skip
             line = gr.Markdown(studio.line(next(iter(models))), elem_id="line")
         drawn = sample.section(studio, model)
-        pair = _bench(studio, model, drawn.selected)
-        changed = model.change(studio.line, model, line, api_visibility="private")
-        for event in (page.load, changed.then):
-            sample.begin(studio, drawn, *pair, event)
+        pair = _bench(studio, model, drawn)
+        model.change(studio.line, model, line, api_visibility="private")
+        first, others = (sample.begin(studio, drawn, *pair, event) for event in (page.load, drawn.changed.then))
+        first.then(studio.modes, model, drawn.modes, api_name="modes", show_progress="hidden")
+        others.then(studio.modes, model, drawn.modes, **QUICK)
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
 
-def _bench(studio: Studio, model: gr.Dropdown, selected: Card) -> tuple[Card, Card]:
+def _bench(studio: Studio, model: gr.Dropdown, drawn: sample.Sampler) -> tuple[Card, Card]:
     """Cards A and B, and the tabs of what can be done with them."""
     with gr.Row():
         a, b = (card(name, f"Press *Use as {name}*", elem_id=name.lower(), scale=2, targets="") for name in "AB")
@@ -52,7 +53,10 @@ def _bench(studio: Studio, model: gr.Dropdown, selected: Card) -> tuple[Card, Ca
                 animate.tab(studio, model, a, b)
             with gr.Tab("Replay", elem_id="replay"):
                 again = replay.tab(studio, model)
-    for one in (selected, mixed, again):
+            with gr.Tab("Modes", elem_id="compared", visible=studio.num_modes(str(model.value)) > 0) as compared:
+                modes.tab(studio, model, a, drawn)
+    model.change(lambda name: gr.Tab(visible=studio.num_modes(name) > 0), model, compared, **QUICK)
+    for one in (drawn.selected, mixed, again):
         one.offer(a, b)
     return a, b
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 COPY = "(...values) => values"  # done in the browser: nothing goes to the server
+QUICK = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}  # what waits for no picture
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,26 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 .picture .image-container { padding: 36px var(--spacing-md) var(--spacing-md); }
 .picture .image-frame, .picture .image-frame img { width: 100%; aspect-ratio: 1; object-fit: contain; }
 .picture .empty { aspect-ratio: 1; min-height: 0; padding-top: 36px; }
-#gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+#gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); grid-auto-rows: auto; }
 #gallery .grid-wrap { min-height: 0; max-height: none; padding: 36px var(--spacing-md) var(--spacing-md); }
 #gallery .selected { outline: 3px solid var(--body-text-color); }
 #gallery .caption-label { max-width: 100%; padding: 0 4px; border: 0; font-size: var(--text-xs); }
+.below .empty { min-height: 110px; }
+.below .grid-wrap { min-height: 0; max-height: none; padding: 36px var(--spacing-md) var(--spacing-md); }
+.below .grid-container { grid-template: none / repeat(var(--grid-cols), minmax(0, 1fr)); grid-auto-rows: auto; }
+.below .thumbnail-item { aspect-ratio: auto; height: auto; overflow: visible; border: 0; background: none;
+  box-shadow: none; }
+.below .thumbnail-item img { aspect-ratio: 1; height: auto; border-radius: var(--radius-sm); }
+.below .caption-label { position: static; max-width: none; padding: 2px 0; border: 0; background: none;
+  font-size: var(--text-xs); text-align: center; white-space: normal; text-wrap: balance; }
+.below .thumbnail-item:hover .caption-label { opacity: 1; }
+#compare-global .caption-label { min-height: calc(2lh + 4px); }
+#modes { flex: 1 1 100%; }
+#modes .empty { min-height: 250px; }
+#modes .grid-wrap { max-height: 285px; overflow-y: auto; }
+#modes .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); }
+#modes .selected img { outline: 3px solid var(--body-text-color); }
+#modes .selected .caption-label { font-weight: 600; }
 .recipe .block { border: 0; }
 .recipe .line-number, .recipe .json-node.root::before { display: none; }
 .recipe .json-node.root { padding-left: 0; }
@@ -38,8 +54,10 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 /* on a phone the pictures come first */
 @media (max-width: 640px) {
   #controls { order: 1; }
-  #sample > .column:last-child { order: 2; }
+  #sample > .column:has(#selected) { order: 2; }
+  #modes .grid-container { grid-template: repeat(2, auto) / none; grid-auto-flow: column; grid-auto-columns: 84px; }
   #gallery .caption-label { display: none; }
+  #compare-global .caption-label { min-height: 0; }
 }
 """
 

@@ -1,4 +1,4 @@
-"""Section Sample: controls, the gallery of what was drawn, and the picture that is chosen in it."""
+"""Section Sample: controls, the gallery of what was drawn, the modes, and the picture that is chosen."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 from gradio.utils import get_upload_folder
 
-from hfgan.app.card import Card, card
+from hfgan.app import toward
+from hfgan.app.card import QUICK, Card, card
 from hfgan.app.gpu import on_gpu
 from hfgan.app.studio import Drawn, Studio
+from hfgan.captions import caption
 from hfgan.models.stylegan2 import NOISE_MODES
 from hfgan.recipes import Recipe
 from hfgan.sampling import MAX_SEED
@@ -26,43 +29,60 @@ Gallery = list[tuple[str, str | None]]  # files and captions
 
 @dataclass(frozen=True)
 class Sampler:
-    """The components of this section that others need."""
+    """The components of this section that others need; `how` are those inputs that say nothing of modes.
 
+    `changed` is the event that another model was chosen and toward what to truncate is back at its start.
+    """
+
+    how: list[gr.components.Component]
     inputs: list[gr.components.Component]
     outputs: list[gr.components.Component]
     selected: Card
+    modes: gr.Gallery
+    changed: Dependency
 
 
 def section(studio: Studio, model: gr.Dropdown) -> Sampler:
     """Lay out the section; its event `sample` is public."""
+    count = studio.num_modes(str(model.value))
     with gr.Row(elem_id="sample"):
         with gr.Column(scale=2, min_width=260, elem_id="controls"):
-            draw, dice, inputs = _controls(studio)
+            draw, dice, how = _controls(studio)
         with gr.Column(scale=5, min_width=320):
-            gallery = gr.Gallery(
-                label="Pictures",
-                format="png",
-                columns=4,
-                height="auto",
-                object_fit="cover",
-                allow_preview=False,
-                buttons=["download_all"],
-                interactive=False,
-                elem_id="gallery",
-            )
-            recipes = gr.JSON(label="Recipes", visible=False)
+            outputs = pictures("Pictures", "Recipes", elem_id="gallery", columns=4)
+            choice = toward.choice(count)
         selected = card("Chosen", "Choose one of the pictures", elem_id="selected", scale=2, min_width=220)
-    sampler = Sampler([model, *inputs], [gallery, recipes], selected)
-    _, seed, psi, *_ = inputs
-    drawn = gr.on([draw.click, seed.submit, psi.release], on_gpu(studio.sample), sampler.inputs, sampler.outputs,
-                  api_name="sample", **DRAWING)  # fmt: skip
+        chooser = toward.Chooser(*choice, toward.gallery(count))
+    inputs, changed = [model, *how, *chooser.inputs], chooser.changed(studio, model)
+    sampler = Sampler([model, *how], inputs, outputs, selected, chooser.gallery, changed)
+    _, seed, psi, *_ = how
+    chosen = chooser.chosen()  # first, so that it is pointed at before anything is drawn
+    drawn = gr.on([draw.click, seed.submit, psi.release, chooser.truncation.input], on_gpu(studio.sample),
+                  inputs, outputs, api_name="sample", **DRAWING)  # fmt: skip
     rolled = dice.click(None, None, seed, js=DICE, api_visibility="private")
-    rolled = rolled.then(on_gpu(studio.sample), sampler.inputs, sampler.outputs, api_visibility="private", **DRAWING)
-    quick = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-    for event in (drawn, rolled):
-        event.success(follow, [*sampler.outputs, selected.recipe], [gallery, *selected.values], **quick)
-    gallery.select(pick, sampler.outputs, selected.values, **quick)
+    others = [event.then(on_gpu(studio.sample), inputs, outputs, api_visibility="private", **DRAWING)
+              for event in (rolled, chosen)]  # fmt: skip
+    for event in (drawn, *others):
+        event.success(follow, [*outputs, selected.recipe], [outputs[0], *selected.values], **QUICK)
+    outputs[0].select(pick, outputs, selected.values, **QUICK)
     return sampler
+
+
+def pictures(label: str, recipes: str, *, elem_id: str, columns: int, **options: Any) -> list[gr.components.Component]:
+    """A gallery and, unseen, the recipes of what it shows."""
+    gallery = gr.Gallery(
+        label=label,
+        format="png",
+        columns=columns,
+        height="auto",
+        object_fit="cover",
+        allow_preview=False,
+        buttons=["download_all"],
+        interactive=False,
+        elem_id=elem_id,
+        **options,
+    )
+    return [gallery, gr.JSON(label=recipes, visible=False)]
 
 
 def _controls(studio: Studio) -> tuple[gr.Button, gr.Button, list[gr.components.Component]]:
@@ -85,8 +105,11 @@ def _controls(studio: Studio) -> tuple[gr.Button, gr.Button, list[gr.components.
     return draw, dice, [count, seed, psi, cutoff, noise, label]
 
 
-def begin(studio: Studio, sampler: Sampler, a: Card, b: Card, event: Callable) -> None:
-    """On `event`, such as the load of the page, draw the first pictures, choose one, and put two into A and B."""
+def begin(studio: Studio, sampler: Sampler, a: Card, b: Card, event: Callable) -> Dependency:
+    """On `event`, such as the load of the page, draw the first pictures, choose one, and put two into A and B.
+
+    Returns the event that they are there.
+    """
     outputs = [*sampler.outputs, *sampler.selected.values, *a.values, *b.values]
 
     def first_pictures(*values: Any) -> Sequence[Any]:
@@ -94,8 +117,8 @@ def begin(studio: Studio, sampler: Sampler, a: Card, b: Card, event: Callable) -
         chosen, last = _at(gallery, recipes, 0), _at(gallery, recipes, -1)
         return gr.Gallery(gallery, selected_index=0), recipes, *chosen, *chosen, *last
 
-    event(on_gpu(first_pictures), sampler.inputs, outputs, api_visibility="private",
-          show_progress_on=sampler.outputs[0], **DRAWING)  # fmt: skip
+    return event(on_gpu(first_pictures), sampler.inputs, outputs, api_visibility="private",
+                 show_progress_on=sampler.outputs[0], **DRAWING)  # fmt: skip
 
 
 def follow(gallery: Gallery, recipes: list[Recipe], chosen: Recipe) -> tuple[Any, ...]:
@@ -116,8 +139,8 @@ def _at(gallery: Gallery, recipes: list[Recipe], index: int) -> Drawn:
     A client says where the file is. Gradio does not check the files of a gallery unless they are marked as files,
     and would then serve any of the working folder: only what lies in its cache is ours.
     """
-    path, line = gallery[index]
+    path, _ = gallery[index]
     file = Path(path).resolve()
     if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
         raise gr.Error("this picture is not here any more: draw it again", print_exception=False)
-    return path, recipes[index], line or ""
+    return path, recipes[index], caption(recipes[index])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -15,17 +15,26 @@ from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from PIL.Image import Resampling
 
 from hfgan import images
 from hfgan.captions import caption, file_name
+from hfgan.models.banks import ModeBank
+from hfgan.modes import check_mode
 from hfgan.pipeline import HFGan, SampleOutput
 from hfgan.recipes import Recipe, check
 
 MAX_MIX = 32  # layers taken over in one recipe, one after the other
 MAX_MESSAGE = 400  # characters of an error: recipes come from strangers
 FPS = 16  # frames per second of an animation
+TRUNCATIONS = ("global", "multimodal", "random", "mode")  # toward the mean, the nearest mode, any mode, a certain one
+MAX_SHOWN = 256  # modes
+CRISP = 192  # px up to which a preview is enlarged, pixel by pixel
+SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 Drawn = tuple[str, Recipe, str]  # file, recipe, caption
+Pictures = list[tuple[str, str]]  # files and captions
+Both = tuple[Pictures, list[Recipe], Pictures, list[Recipe]]  # under global and under multi-modal truncation
 
 
 class Studio:
@@ -47,7 +56,9 @@ class Studio:
         truncation_cutoff: int = 0,
         noise_mode: str = "const",
         label: int = 0,
-    ) -> tuple[list[tuple[str, str]], list[Recipe]]:
+        truncation: str = "global",
+        mode: int = 0,
+    ) -> tuple[Pictures, list[Recipe]]:
         """Draw new synthetic pictures with a generative model. The same seed gives the same picture.
 
         Args:
@@ -58,20 +69,17 @@ class Studio:
             truncation_cutoff: Truncate the first layers only, this many; 0 for all.
             noise_mode: Fine detail: const, random (from the seed) or none.
             label: Class of a model with classes; 0 for a model without.
+            truncation: Toward what: global (the mean of all), or of a model with modes: multimodal (the mode nearest
+                to each seed), random (a mode drawn for each seed) or mode (the one of the next argument).
+            mode: Number of the mode for truncation mode; 0 is the largest.
 
         Returns:
             The pictures as PNG files with captions, and their recipes.
         """
         with self._drawing(model) as gan:
-            out = gan.sample(
-                num_images,
-                seed=seed,
-                truncation_psi=truncation_psi,
-                truncation_cutoff=truncation_cutoff or None,
-                noise_mode=noise_mode,
-                label=label if label or gan.generator.config.c_dim else None,
-            )
-        return [(file, line) for file, _, line in _write(out)], out.recipes
+            how = _how(gan, truncation_psi, truncation_cutoff, noise_mode, label) | _toward(gan, truncation, mode)
+            out = gan.sample(num_images, seed=seed, **how)
+        return _shown(_write(out))
 
     def mix(self, model: str, a: Recipe, b: Recipe, layers: str = "4-7") -> Drawn:
         """Draw picture A with the styles of picture B in some layers of the network.
@@ -124,6 +132,74 @@ class Studio:
             out = _again(gan, images.read_recipe(picture), "the picture")
         return _write(out)[0]
 
+    def sweep(self, model: str, recipe: Recipe) -> Both:
+        """Draw one sample at psi 0, 0.25, 0.5, 0.75 and 1: toward the mean of all, and toward its own mode.
+
+        Args:
+            model: Name of the loaded model that drew it, one with modes.
+            recipe: Of a picture that was not mixed.
+
+        Returns:
+            PNG files with captions and their recipes under global truncation, and the same under multi-modal.
+        """
+        with self._drawing(model) as gan:
+            bank, out = _modes(gan), _again(gan, recipe, "A")
+            (told,) = out.recipes
+            if told["mix"]:
+                raise ValueError("A was mixed: choose a picture that was not, which has one mode")
+            own = gan.nearest_modes(out.w).item() if told["mode"] is None else told["mode"]
+            ways = [{"mode": None, "modes": None}, {"mode": own, "modes": bank.fingerprint()}]
+            rows = [[drawn for psi in SWEEP for drawn in _at_psi(gan, told | way, psi)] for way in ways]
+        return _both(rows, lambda line: line.partition(" · ")[2])  # all have the seed of A
+
+    def compare(
+        self,
+        model: str,
+        num_images: int = 8,
+        seed: int | None = 0,
+        truncation_psi: float = 0.7,
+        truncation_cutoff: int = 0,
+        noise_mode: str = "const",
+        label: int = 0,
+    ) -> Both:
+        """Draw the same seeds twice: truncated toward the mean of all, and each toward the mode nearest to it.
+
+        Args:
+            model: Name of a loaded model, one with modes.
+            num_images: How many seeds, 1 to 16.
+            seed: The first, 0 to 4294967295; the others follow it. Nothing for random ones.
+            truncation_psi: 1 for no truncation, toward 0 for the mean and for the modes themselves.
+            truncation_cutoff: Truncate the first layers only, this many; 0 for all.
+            noise_mode: Fine detail: const, random (from the seed) or none.
+            label: Class of a model with classes; 0 for a model without.
+
+        Returns:
+            PNG files with captions and their recipes under global truncation, and the same under multi-modal.
+        """
+        with self._drawing(model) as gan:
+            nearest = _toward(gan, "multimodal", 0)
+            how = _how(gan, truncation_psi, truncation_cutoff, noise_mode, label)
+            first = gan.sample(num_images, seed=seed, **how)
+            second = gan.sample(seeds=first.seeds, **how, **nearest)
+        return _both([_write(first), _write(second)], lambda line: line.partition(" · psi")[0])  # all have this psi
+
+    def modes(self, model: str) -> Pictures:
+        """The modes of a model, the kinds of picture that it draws most: what the center of each looks like.
+
+        Args:
+            model: Name of a loaded model.
+
+        Returns:
+            PNG files with captions that say the share of each, largest first, 256 at most; none for a model without.
+        """
+        with self._drawing(model) as gan:
+            return [] if gan.modes is None else _previews(gan.modes)
+
+    def num_modes(self, model: str) -> int:
+        """Number of modes that a model has; 0 when it has none."""
+        bank = self._models[model][0].modes
+        return 0 if bank is None else len(bank.counts)
+
     def line(self, model: str) -> str:
         """Which weights are loaded, in one line of Markdown."""
         gan, _ = self._models[model]
@@ -153,6 +229,47 @@ class Studio:
             raise gr.Error(said, print_exception=False) from None
 
 
+def _how(gan: HFGan, psi: float, cutoff: int, noise_mode: str, label: int) -> dict[str, Any]:
+    """Arguments of `HFGan.sample` from those of the page, where 0 is none."""
+    classes = gan.generator.config.c_dim
+    return {"truncation_psi": psi, "truncation_cutoff": cutoff or None, "noise_mode": noise_mode,
+            "label": label if label or classes else None}  # fmt: skip
+
+
+def _toward(gan: HFGan, truncation: str, mode: int) -> dict[str, Any]:
+    """Arguments of `HFGan.sample` for one of TRUNCATIONS."""
+    if truncation == "global":
+        return {"truncation": "global"}
+    bank = _modes(gan)
+    wanted = {"multimodal": "nearest", "random": "random"}
+    chosen = check_mode(mode, len(bank.counts)) if truncation == "mode" else wanted[truncation]
+    return {"truncation": "multimodal", "mode": chosen}
+
+
+def _modes(gan: HFGan) -> ModeBank:
+    """The modes of a model, or a ValueError."""
+    if gan.modes is None:
+        raise ValueError(f"{gan.name} has no modes: choose a model that has some, or global truncation")
+    return gan.modes
+
+
+def _previews(bank: ModeBank) -> Pictures:
+    """PNG files of the largest modes, enlarged in whole steps so that a small one stays crisp, and their captions."""
+    folder, total = _folder(), max(bank.counts.sum().item(), 1)
+    side = bank.config.preview_size * max(1, CRISP // bank.config.preview_size)
+    shown = []
+    for mode, picture in enumerate(images.to_pil(images.to_image(bank.previews[:MAX_SHOWN]))):
+        path = folder / f"mode{mode}.png"
+        picture.resize((side, side), Resampling.NEAREST).save(path, compress_level=1)  # every visitor's, so quickly
+        shown.append((str(path), f"mode {mode} · {100 * bank.counts[mode].item() / total:.1f} %"))
+    return shown
+
+
+def _at_psi(gan: HFGan, recipe: Recipe, psi: float) -> list[Drawn]:
+    """The picture of a recipe at another psi."""
+    return _write(gan.replay(recipe | {"truncation_psi": psi}), f"-psi{psi:g}")
+
+
 def _again(gan: HFGan, recipe: Any, name: str) -> SampleOutput:
     """The picture of a recipe that came from outside."""
     if recipe is None:
@@ -169,10 +286,22 @@ def _folder() -> Path:
     return folder
 
 
-def _write(out: SampleOutput) -> list[Drawn]:
-    """PNG files with their recipes."""
+def _write(out: SampleOutput, suffix: str = "") -> list[Drawn]:
+    """PNG files with their recipes; `suffix` ends the names of what would be called alike."""
     folder = _folder()
-    drawn = [(str(folder / file_name(recipe)), recipe, caption(recipe)) for recipe in out.recipes]
-    for picture, (path, recipe, _) in zip(out.images, drawn, strict=True):
+    names = [Path(file_name(recipe)) for recipe in out.recipes]
+    paths = [str(folder / f"{name.stem}{suffix}.png") for name in names]
+    for picture, path, recipe in zip(out.images, paths, out.recipes, strict=True):
         images.save_png(picture, path, recipe)
-    return drawn
+    return [(path, recipe, caption(recipe)) for path, recipe in zip(paths, out.recipes, strict=True)]
+
+
+def _shown(drawn: list[Drawn]) -> tuple[Pictures, list[Recipe]]:
+    """What a gallery shows, and the recipes of it."""
+    return [(path, line) for path, _, line in drawn], [recipe for _, recipe, _ in drawn]
+
+
+def _both(rows: Sequence[list[Drawn]], shorten: Callable[[str], str]) -> Both:
+    """What two galleries show, with captions short enough for small pictures, and the recipes of it."""
+    first, second = ([(path, recipe, shorten(line)) for path, recipe, line in row] for row in rows)
+    return *_shown(first), *_shown(second)
