@@ -33,7 +33,9 @@ def test_bundled_files_are_small_and_half_precision(name: str) -> None:
     assert len(weights) >= 2  # generator and discriminator, so that training can go on
     for path in weights:
         with safe_open(path, framework="pt") as file:
-            assert {str(file.get_slice(key).get_dtype()) for key in file.keys()} == {"F16"}  # noqa: SIM118
+            kinds = {str(file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118
+        assert kinds <= {"F16", "I64", "U8"}  # counts and previews of modes are whole numbers
+        assert "F16" in kinds
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -31,7 +31,7 @@ SHEET = 32  # photos on the sample sheet and behind the signs of life
 
 @dataclass(frozen=True)
 class Config:
-    """Train an encoder, image to w, beside the generator of a model; writes the model with its encoder."""
+    """Train an encoder, image to w, beside the generator of a model, or go on with the one that it has."""
 
     model: str = field(metadata={"help": "bundled name, folder or Hub id"})
     data: str = field(metadata={"help": "folder, .zip or Hub data set id, the photos of the generator"})
@@ -60,7 +60,8 @@ class Networks:
         self.generator = self.gan.generator.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.encoder = ReconstructionEncoder.beside(self.generator, self.gan.discriminator).to(device)
+            found = self.gan.encoder or ReconstructionEncoder.beside(self.generator, self.gan.discriminator)
+        self.encoder = found.to(device).train().requires_grad_(True)
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.optimizer = Adam(self.encoder.parameters(), lr=config.lr, betas=(0.0, 0.99), eps=1e-8, fused=True)
 

@@ -31,6 +31,7 @@ class Config:
     card: str = field(metadata={"help": "text of the card, with {table}, {parts}, {training}, {fingerprint} in it"})
     metrics: str = field(metadata={"help": "metrics.json of the evaluate stage"})
     runs: tuple[str, ...] = flag((), "run folders that made the model, first to last")
+    earlier: str | None = flag(None, "metrics.json of the model that the first of them started from")
 
 
 def main(config: Config) -> None:
@@ -50,7 +51,8 @@ def main(config: Config) -> None:
 
         logs = [[json.loads(line) for line in (Path(f) / "log.jsonl").read_text().splitlines()] for f in config.runs]
         plot_log(logs[-1], out / "curve.png")
-        metrics["training"] = [training_row(*pair) for pair in zip(config.runs, logs, strict=True)]
+        before = json.loads(Path(config.earlier).read_text())["training"] if config.earlier else []
+        metrics["training"] = before + [training_row(*pair) for pair in zip(config.runs, logs, strict=True)]
     write_file(out / "metrics.json", json.dumps(metrics, indent=1).encode(), overwrite=True)
     card = render_card(Path(config.card).read_text(), metrics, gan)
     write_file(out / "README.md", card.encode(), overwrite=True)
