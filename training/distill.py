@@ -63,16 +63,17 @@ def main(config: Config) -> None:
             done.append(stage.folder)
             write_json(done_path, {"done": done})
     write_report(folder.path)
-    print(f"distilled: {folder.path / 'report.md'}")
+    print(f"distilled: {folder.path / '5-modes' / 'model'}, and what was done: {folder.path / 'report.md'}")
 
 
 def plan(config: Config) -> list[Stage]:
     """The stages in their order."""
     out = Path(config.out)
     raw, kept, manifest = out / "1-raw", out / "4-kept", out / "3-filter" / "manifest.jsonl"
-    first = ["--data", config.data, "--images", str(config.images), *shlex.split(config.generator_flags)]
-    second = ["--data", config.data, "--images", str(config.kept_images), "--kept", str(manifest)]
-    second += [*([] if config.scratch else ["--init", str(raw / "model")]), *shlex.split(config.generator_flags)]
+    common = [*shlex.split(config.generator_flags), "--data", config.data]  # the last of two equal flags counts
+    first = [*common, "--images", str(config.images)]
+    second = [*common, "--images", str(config.kept_images), "--kept", str(manifest)]
+    second += [] if config.scratch else ["--init", str(raw / "model")]
     encoded = raw if config.joint else out / "2-encoder"
     stages = [Stage("generator", raw.name, [*first, *(["--encoder"] if config.joint else [])])]
     if not config.joint:
