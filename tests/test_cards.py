@@ -40,7 +40,7 @@ def test_bundled_files_are_small_and_half_precision(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card_is_what_publishing_the_model_again_writes(name: str, tmp_path: Path) -> None:
-    """No number in a card is typed by hand: the same template and metrics give the same text and weights."""
+    """The tables of parts, quality and training are not typed: template and metrics give the same text and weights."""
     folder = bundled_models()[name]
     card, metrics = ROOT / "training" / "cards" / f"{name}.md", folder / "metrics.json"
     command = [

@@ -13,6 +13,7 @@ from typing import Any
 import run
 import torch
 from evaluate import COLUMNS
+from modes import sheet
 from run import flag
 
 from hfgan import HFGan
@@ -29,7 +30,7 @@ class Config:
     model: str = field(metadata={"help": "model folder of a run"})
     out: str = field(metadata={"help": "folder to write, e.g. model_cards/NAME"})
     card: str = field(metadata={"help": "text of the card, with {table}, {parts}, {training}, {fingerprint} in it"})
-    metrics: str = field(metadata={"help": "metrics.json of the evaluate stage"})
+    metrics: tuple[str, ...] = field(metadata={"help": "metrics.json of the evaluate stage, one per held-out set"})
     runs: tuple[str, ...] = flag((), "run folders that made the model, first to last")
     earlier: str | None = flag(None, "metrics.json of the model that the first of them started from")
 
@@ -45,7 +46,9 @@ def main(config: Config) -> None:
     for psi in SHEETS:
         images = gan.sample(16, seed=0, truncation_psi=psi).images
         save_png(grid(images, 8), out / f"samples-psi-{psi:g}.png", overwrite=True)
-    metrics = json.loads(Path(config.metrics).read_text())
+    if gan.modes is not None:
+        save_png(sheet(gan.modes), out / "modes.png", overwrite=True)
+    metrics = join_metrics([json.loads(Path(path).read_text()) for path in config.metrics])
     if config.runs:
         from curves import plot_log  # needs matplotlib, which publishing again does not
 
@@ -56,6 +59,14 @@ def main(config: Config) -> None:
     write_file(out / "metrics.json", json.dumps(metrics, indent=1).encode(), overwrite=True)
     card = render_card(Path(config.card).read_text(), metrics, gan)
     write_file(out / "README.md", card.encode(), overwrite=True)
+
+
+def join_metrics(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of several held-out sets as one list, each set's photos and noise first."""
+    kinds = sorted({each["feature_distance"] for each in found})
+    if len(kinds) > 1:
+        raise run.UserError(f"--metrics are of different features, {', '.join(kinds)}: evaluate with one --features")
+    return found[0] | {"rows": [row for each in found for row in each["rows"]]}
 
 
 def training_row(folder: str, log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -70,7 +81,7 @@ def training_row(folder: str, log: list[dict[str, Any]]) -> dict[str, Any]:
 
 def render_card(template: str, metrics: dict[str, Any], gan: HFGan) -> str:
     """Fill the card's places with what was measured and what is stored."""
-    sizes = [(name, sum(p.numel() for p in part.parameters())) for name, part in gan.parts.items()]
+    sizes = [(name, sum(t.numel() for t in part.state_dict().values())) for name, part in gan.parts.items()]
     parts = "\n".join(f"| {name} | {type(gan.part(name)).__name__} | {count:,} |" for name, count in sizes)
     filled = {
         "table": markdown_table(metrics),
@@ -92,10 +103,21 @@ def training_table(runs: list[dict[str, Any]]) -> str:
 
 
 def markdown_table(metrics: dict[str, Any]) -> str:
-    """The rows of metrics.json with three digits."""
-    rows = metrics["rows"]
+    """The rows of metrics.json with three digits, a table for each held-out set."""
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for row in metrics["rows"]:
+        sets.setdefault(row["protocol"]["real"], []).append(row)
+    heads = {name: max(row["protocol"]["num_real"] for row in rows) for name, rows in sets.items()}
+    return "\n\n".join(
+        f"Against the {heads[name]:,} photos of {name}:\n\n{rows_table(rows, metrics['feature_distance'])}"
+        for name, rows in sets.items()
+    )
+
+
+def rows_table(rows: list[dict[str, Any]], distance: str) -> str:
+    """Rows measured against one set."""
     columns = [c for c in COLUMNS if any(c in row for row in rows)]
-    heads = [metrics["feature_distance"] if c == "fd" else c for c in columns]
+    heads = [distance if c == "fd" else c for c in columns]
     lines = ["| what | psi | " + " | ".join(heads) + " |", "|---" * (len(columns) + 2) + "|"]
     for row in rows:
         numbers = [f"{row[c]:.3g}" if c in row else "" for c in columns]

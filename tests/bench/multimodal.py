@@ -129,22 +129,23 @@ def table(rows: list[Row], columns: tuple[str, ...]) -> str:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Recall over precision, and class entropy over psi, one line for each truncation."""
+    """Recall and coverage over precision, and class entropy over psi, one line for each truncation."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
+    figure, (recall, coverage, classes) = pyplot.subplots(1, 3, figsize=(13, 4))
     for name in dict.fromkeys(row["truncation"] for row in rows):
         own = [row for row in rows if row["truncation"] == name]
-        left.plot(*zip(*((r["precision"], r["recall"]) for r in own), strict=True), marker="o", label=name)
-        right.plot(*zip(*((r["psi"], r["class_entropy"]) for r in own), strict=True), marker="o", label=name)
-        for row in own:
-            left.annotate(f"{row['psi']:g}", (row["precision"], row["recall"]), fontsize=8)
-    left.set(xlabel="precision", ylabel="recall", title="psi beside each point")
-    right.set(xlabel="psi", ylabel="entropy of classes [bits]")
-    left.legend()
+        for axes, metric in ((recall, "recall"), (coverage, "coverage")):
+            axes.plot(*zip(*((r["precision"], r[metric]) for r in own), strict=True), marker="o", label=name)
+            axes.set(xlabel="precision", ylabel=metric, title="psi beside each point")
+            for row in own:
+                axes.annotate(f"{row['psi']:g}", (row["precision"], row[metric]), fontsize=8)
+        classes.plot(*zip(*((r["psi"], r["class_entropy"]) for r in own), strict=True), marker="o", label=name)
+    classes.set(xlabel="psi", ylabel="entropy of classes [bits]")
+    recall.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
