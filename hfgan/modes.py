@@ -17,7 +17,7 @@ from torch import Tensor
 from hfgan import sampling
 from hfgan.images import on_white, to_image, to_pixels
 from hfgan.metrics import resize
-from hfgan.models.banks import MAX_MODES, SPACES, ModeBank, whitening_scale
+from hfgan.models.banks import ASSIGNMENTS, MAX_MODES, SPACES, ModeBank, whitening_scale
 from hfgan.models.perceptual import Perceptual
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.storage import read_tensors
@@ -220,6 +220,17 @@ def parse_truncation(truncation: str | None, mode: Mode) -> str:
     if truncation == "global" and mode is not None:
         raise ValueError(f"truncation is 'global' and mode is {mode!r}: leave one of them out")
     return truncation
+
+
+def check_assignment(assignment: str | None, truncation: str, mode: Mode) -> None:
+    """ValueError for what is none of ASSIGNMENTS, and for one of them where no nearest mode is sought."""
+    if assignment is None:
+        return
+    if assignment not in ASSIGNMENTS:
+        raise ValueError(f"assignment is {assignment!r}: expected {' or '.join(map(repr, ASSIGNMENTS))}, or None")
+    sought = truncation == "multimodal" if mode is None else isinstance(mode, str) and mode != "random"
+    if not sought:
+        raise ValueError(f"assignment is {assignment!r}, but no nearest mode is sought: leave it out")
 
 
 def choose_modes(

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hfgan import images, modes, recipes, sampling
-from hfgan.models.banks import ASSIGNMENTS
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import Mode
 from hfgan.parts import PartsPipeline
@@ -92,14 +91,15 @@ class HFGan(PartsPipeline):
                 "multimodal" where a mode is given, else "global".
             mode: "nearest" to where the seed falls (None), or the one that it is drawn from: an index, "random", or
                 a weight for each mode.
-            assignment: How the nearest is found, "l2" in w or "perceptual" in pictures; None is the modes' own way.
+            assignment: How the nearest is found, "l2" in w or "perceptual" in pictures; None is the modes' own way, or
+                that no nearest is sought.
             label: Class 0..c_dim - 1 of a model with classes, None for one without.
             noise_mode: "const", "random" (from the seed) or "none".
             batch_size: How many are computed at once.
         """
-        chosen = sampling.choose_seeds(num_images, seed, seeds)
+        chosen, given = sampling.choose_seeds(num_images, seed, seeds), sampling.parse_psi(truncation_psi)
+        psi = 1.0 if truncation == "none" else given
         draws, found = self._choose(modes.parse_truncation(truncation, mode), mode, chosen, assignment, label)
-        psi = 1.0 if truncation == "none" else sampling.parse_psi(truncation_psi)
         rows = zip(chosen, draws, found, strict=True)
         latents = [dict(zip(LATENT, (s, d, psi, truncation_cutoff, label, m), strict=True)) for s, d, m in rows]
         w, w_plus = self._latents(latents)  # (n, w_dim), (n, num_ws, w_dim)
@@ -183,6 +183,7 @@ class HFGan(PartsPipeline):
     @torch.no_grad()
     def nearest_modes(self, w: Tensor, *, assignment: str | None = None) -> Tensor:
         """Index (n,) int64 of the mode nearest to each of w (n, w_dim), such as `SampleOutput.w`."""
+        modes.check_assignment(assignment, "multimodal", "nearest")
         return self._nearest(assignment)(w)
 
     # ---------------------------------------------------------------- what the verbs share
@@ -216,6 +217,7 @@ class HFGan(PartsPipeline):
         self, truncation: str, mode: Mode, seeds: list[int], assignment: str | None, label: int | None
     ) -> tuple[list[int], list[int | None]]:
         """Which z of each seed, and which mode: see `modes.choose_modes`."""
+        modes.check_assignment(assignment, truncation, mode)
         if truncation != "multimodal" and mode is None:
             return [0] * len(seeds), [None] * len(seeds)
         bank, z_dim, nearest = self.part("modes"), self.generator.config.z_dim, self._nearest(assignment)
@@ -225,8 +227,6 @@ class HFGan(PartsPipeline):
         """What finds the nearest modes (n,) of w (n, w_dim), in the way of `assignment` or in the modes' own."""
         bank = self.part("modes")
         how = bank.config.assignment if assignment is None else assignment
-        if how not in ASSIGNMENTS:
-            raise ValueError(f"assignment is {assignment!r}: expected {' or '.join(map(repr, ASSIGNMENTS))}, or None")
         return self._look_nearest if how == "perceptual" else lambda w: modes.nearest_mode(w, bank)
 
     def _look_nearest(self, w: Tensor) -> Tensor:
@@ -234,7 +234,8 @@ class HFGan(PartsPipeline):
         seen, bank = self._seen, self.modes
         if seen is None or (seen.fingerprint, seen.points.device) != (bank.fingerprint(), bank.device):
             self._seen = seen = modes.PerceptualModes(bank, load_perceptual().to(bank.device))
-        return seen.nearest(self.generator.synthesis(sampling.broadcast(w, self.generator.num_ws), "const"))
+        w_plus = (sampling.broadcast(rows, self.generator.num_ws) for rows in w.split(modes.BATCH))
+        return torch.cat([seen.nearest(self.generator.synthesis(rows, "const")) for rows in w_plus])
 
     def _one_hot(self, label: int | None, n: int) -> Tensor | None:
         """Labels (n, c_dim), or None for a model without classes."""

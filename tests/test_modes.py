@@ -375,6 +375,16 @@ def test_nearest_modes_of_samples_are_those_that_sample_finds(gan: HFGan, assign
         gan.nearest_modes(out.w, assignment="cosine")
 
 
+def test_pictures_for_the_perceptual_assignment_are_drawn_some_at_a_time(gan: HFGan, monkeypatch) -> None:
+    w = samples(gan.generator, 10)
+    whole, drawn = gan.nearest_modes(w, assignment="perceptual"), []
+    monkeypatch.setattr(modes, "BATCH", 4)
+    hook = gan.generator.synthesis.register_forward_pre_hook(lambda _, given: drawn.append(len(given[0])))
+    assert torch.equal(gan.nearest_modes(w, assignment="perceptual"), whole)
+    hook.remove()
+    assert drawn == [4, 4, 2]
+
+
 def test_random_modes_are_even_and_weights_are_kept(gan: HFGan) -> None:
     counts = np.bincount(gan.sample(400, seed=0, mode="random", batch_size=100).modes, minlength=NUM_MODES)
     assert counts.min() > 50
@@ -422,7 +432,15 @@ def test_truncation_none_and_global(gan: HFGan) -> None:
         ({"mode": ["a"] * 5}, "mode is no list of 5 weights"),
         ({"mode": {}}, "mode is no list of 5 weights"),
         ({"mode": 1, "assignment": "cosine"}, "assignment is 'cosine': expected 'l2' or 'perceptual', or None"),
+        ({"assignment": "cosine"}, "assignment is 'cosine': expected 'l2' or 'perceptual', or None"),
+        ({"mode": 1, "assignment": "l2"}, "assignment is 'l2', but no nearest mode is sought: leave it out"),
+        ({"mode": [1] * 5, "assignment": "l2"}, "but no nearest mode is sought"),
+        ({"mode": "random", "assignment": "perceptual"}, "but no nearest mode is sought: leave it out"),
+        ({"truncation": "global", "assignment": "l2"}, "but no nearest mode is sought"),
+        ({"truncation": "none", "assignment": "l2"}, "but no nearest mode is sought"),
+        ({"mode": "3", "assignment": "l2"}, "mode is '3': expected an index"),
         ({"mode": 1, "truncation_psi": (0.5, 0.5, 0.5)}, "or a pair of them"),
+        ({"truncation": "none", "truncation_psi": "much"}, "truncation_psi is 'much'"),
         ({"mode": 1, "truncation_psi": (0.5, float("nan"))}, "truncation_psi is"),
     ],
 )
