@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from toy import save_toy
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator, modes, sampling
 from hfgan.images import on_white, read_recipe, save_png, to_image, to_pixels
+from hfgan.models.encoder import ReconstructionEncoder
 from hfgan.models.perceptual import load_perceptual
 
 TRAIN = Path(__file__).parents[1] / "training" / "train.py"
@@ -720,8 +722,36 @@ def test_stage_imports_centers(toy: Path, tmp_path: Path) -> None:
     assert sorted(bank.centers.tolist()) == sorted(CENTERS.tolist())
     assert bank.counts.sum() == 200
     wrong = save_array(tmp_path / "wrong.npy", np.zeros((3, 8), np.float32))
+    moved = save_array(path / "center_03.npy", np.full((1, 6, 16), 0.5, np.float32))
+    again = ("--model", toy, "--out", tmp_path / "out", "--samples", 200, "--import-centers", path)
+    run_stage(*again)
+    assert np.load(moved)[0, 0].tolist() in HFGan.from_pretrained(tmp_path / "out" / "model").modes.centers.tolist()
+    assert "is complete" in run_stage(*again)
+    assert "--num-modes is about clusters to be found" in run_stage(*again, "--num-modes", 4, fails=True)
     flags = ("--model", toy, "--samples", 200, "--out", tmp_path / "wrong")
     assert "do not fit this model" in run_stage(*flags, "--import-centers", wrong, fails=True)
+
+
+def test_stage_takes_over_every_new_part_and_leaves_none_of_an_earlier_model(tmp_path: Path) -> None:
+    source, out = save_toy(tmp_path / "toy"), tmp_path / "out" / "model"
+    flags = ("--model", source, "--out", out.parent, "--num-modes", 1, "--samples", 50)
+
+    def with_encoder(seed: int) -> str:
+        generator = HFGan.from_pretrained(source).generator
+        torch.manual_seed(seed)
+        gan = HFGan(generator=generator, encoder=ReconstructionEncoder.beside(generator, None))
+        gan.save_pretrained(source)
+        return gan.encoder.fingerprint()
+
+    for seed in (1, 2):
+        fingerprint = with_encoder(seed)
+        assert "entropy_bits: 0\n" in run_stage(*flags)
+        assert HFGan.from_pretrained(out).encoder.fingerprint() == fingerprint
+    shutil.rmtree(source)
+    save_toy(source, seed=3)
+    run_stage(*flags)
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "generator", "model_index.json", "modes"]
+    assert HFGan.from_pretrained(source).generator.fingerprint() in (out / "README.md").read_text()
 
 
 def test_stage_refuses_what_cannot_be_done(toy: Path, tmp_path: Path) -> None:
@@ -729,6 +759,9 @@ def test_stage_refuses_what_cannot_be_done(toy: Path, tmp_path: Path) -> None:
     before = contents(tmp_path / "run")
     assert "would overwrite the model" in run_stage("--model", inside, "--out", tmp_path / "run", fails=True)
     assert contents(tmp_path / "run") == before
+    for wrong in (("--samples", -5), ("--samples", 0), ("--num-modes", 0)):
+        told = run_stage("--model", toy, "--out", tmp_path / "out", *wrong, fails=True)
+        assert told == f"{wrong[0]} is {wrong[1]}: give 1 or more\n"
     flags = ("--model", toy, "--out", tmp_path / "out", "--samples", 50)
     assert "expected at most 50 for 50 samples" in run_stage(*flags, fails=True)
     assert "no-such-model" in run_stage("--model", "no-such-model", "--out", tmp_path / "x", fails=True)

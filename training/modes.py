@@ -6,7 +6,10 @@ Writes `out/model`, the same model with its modes; `out/modes.png`, their center
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,6 +27,7 @@ from hfgan.images import grid, on_white, save_png, to_image, to_pil
 from hfgan.metrics import extract_features
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import PerceptualModes, fit_modes, make_bank, nearest_mode, read_centers
+from hfgan.parts import PARTS
 from hfgan.sampling import broadcast
 from hfgan.storage import write_json
 
@@ -52,29 +56,57 @@ class Config:
 
 def main(config: Config) -> None:
     """Fit, or import, and write; nothing is done again where it is all there."""
+    check(config)
     if (Path(config.out) / "model").resolve() == Path(config.model).resolve():
         raise run.UserError(f"--out {config.out} would overwrite the model that is read: give another folder")
     folder = run.RunFolder(config.out, config, set(), main_process=True).path
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with run.library_errors():
         gan = HFGan.from_pretrained(config.model, device=device)
-        if is_done(folder / "modes.json", gan.generator):
+        imported = read_centers(config.import_centers) if config.import_centers else None
+        marks = fingerprints(gan, imported)
+        if is_done(folder / "modes.json", marks):
             print(f"{folder} is complete")
             return
         w = draw_w(gan.generator, config.samples, config.seed, FIT)
-        centers = find_centers(config, gan.generator, w)
+        centers = find_centers(config, gan.generator, w) if imported is None else imported
         bank = make_bank(gan.generator, w, centers, space=config.space, assignment=config.assignment)
-    HFGan(**gan.parts | {"modes": bank}).save_pretrained(folder / "model")
+    (folder / "modes.json").unlink(missing_ok=True)  # what it tells of is written over from here on
+    publish(HFGan(**gan.parts | {"modes": bank}), folder / "model")
     save_png(sheet(bank), folder / "modes.png", overwrite=True)
     found = describe(bank) | compare(gan.generator, bank, config.seed)
     print("\n".join(f"{name}: {value:g}" for name, value in found.items()))
-    marks = {"generator": gan.generator.fingerprint(), "modes": bank.fingerprint()}
-    write_json(folder / "modes.json", found | marks | {"counts": bank.counts.tolist(), "settings": asdict(config)})
+    told = {"modes": bank.fingerprint(), "counts": bank.counts.tolist(), "settings": asdict(config)}
+    write_json(folder / "modes.json", found | marks | told)
 
 
-def is_done(path: Path, generator: StyleGAN2Generator) -> bool:
-    """Whether these weights have been worked on to the end; their settings are the folder's."""
-    return path.exists() and json.loads(path.read_text())["generator"] == generator.fingerprint()
+def check(config: Config) -> None:
+    """Say at once which flag is wrong or would be ignored."""
+    for name in ("samples", "num_modes"):
+        if (count := getattr(config, name)) < 1:
+            raise run.UserError(f"--{name.replace('_', '-')} is {count}: give 1 or more")
+    if config.import_centers and config.num_modes != Config.num_modes:
+        raise run.UserError("--num-modes is about clusters to be found: leave it out with --import-centers")
+    if config.import_centers and config.space == "features":
+        raise run.UserError("--space features is about clusters to be found: leave it out with --import-centers")
+
+
+def fingerprints(gan: HFGan, imported: Tensor | None) -> dict[str, str | None]:
+    """What is worked on, apart from the settings: each part but earlier modes, and imported centers (k, w_dim)."""
+    parts = {name: gan.parts[name].fingerprint() if name in gan.parts else None for name in PARTS if name != "modes"}
+    return parts | {"imported": None if imported is None else hashlib.sha256(imported.numpy().tobytes()).hexdigest()}
+
+
+def is_done(path: Path, marks: dict[str, str | None]) -> bool:
+    """Whether what has these fingerprints has been worked on to the end; the settings are the folder's."""
+    return path.exists() and marks.items() <= json.loads(path.read_text()).items()
+
+
+def publish(gan: HFGan, path: Path) -> None:
+    """Write the model, then remove the parts that only an earlier one had."""
+    run.publish(gan, path)
+    for name in PARTS.keys() - gan.parts.keys():
+        shutil.rmtree(path / name, ignore_errors=True)
 
 
 # --- samples -----------------------------------------------------------------------------------------------
@@ -101,11 +133,7 @@ def draw_images(generator: StyleGAN2Generator, w: Tensor) -> Iterator[Tensor]:
 
 
 def find_centers(config: Config, generator: StyleGAN2Generator, w: Tensor) -> Tensor:
-    """Centers (k, w_dim), imported or of clusters of the samples w (n, w_dim)."""
-    if config.import_centers:
-        if config.space == "features":
-            raise ValueError("--space features is about clusters to be found: leave it out with --import-centers")
-        return read_centers(config.import_centers)
+    """Centers (k, w_dim) of clusters of the samples w (n, w_dim)."""
     features = None
     if config.space == "features":
         features = embed(generator, w, config.features)
@@ -124,12 +152,17 @@ def embed(generator: StyleGAN2Generator, w: Tensor, source: str | None) -> Tenso
 def describe(bank: ModeBank) -> dict[str, float]:
     """How many modes there are and how evenly samples fall to them."""
     shares = bank.counts / bank.counts.sum()
-    entropy = -torch.special.xlogy(shares, shares).sum().item() / torch.tensor(2.0).log().item()
     return {
-        "num_modes": len(shares), "samples": bank.counts.sum().item(), "entropy_bits": entropy,
+        "num_modes": len(shares), "samples": bank.counts.sum().item(), "entropy_bits": entropy(shares),
         "largest_share": shares.max().item(), "smallest_share": shares.min().item(),
         "temperature": bank.temperature.item(),
     }  # fmt: skip
+
+
+def entropy(shares: Tensor) -> float:
+    """Entropy of shares (k,) [bits]."""
+    bits = torch.special.xlogy(shares, shares).sum().item() / math.log(2)
+    return 0 - bits  # and not -bits, which is -0 for a single share
 
 
 @torch.no_grad()

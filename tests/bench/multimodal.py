@@ -30,7 +30,7 @@ from hfgan.modes import PerceptualModes, fit_modes, make_bank, nearest_mode
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "training"))
 from evaluate import batches
-from modes import draw_images, draw_w, embed
+from modes import draw_images, draw_w, embed, entropy
 from outliers import read_truth
 
 NEIGHBOURS = 5  # photos that vote on a class
@@ -72,11 +72,6 @@ class Judge:
     def shares(self, labels: Tensor) -> Tensor:
         """Share (classes,) of each class in labels (n,)."""
         return labels.bincount(minlength=len(self.classes)).double() / len(labels)
-
-
-def entropy(shares: Tensor) -> float:
-    """Entropy of shares (k,) [bits]."""
-    return -torch.special.xlogy(shares, shares).sum().item() / torch.tensor(2.0).log().item()
 
 
 def truncation_rows(gan: HFGan, judge: Judge, seen: PerceptualModes, w: Tensor, psis: list[float]) -> list[Row]:
