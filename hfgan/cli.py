@@ -86,7 +86,7 @@ def _add_sample(commands: Any) -> None:
                         help="toward the mean of all, a mode or nothing (global without --mode)")  # fmt: skip
     parser.add_argument("--mode", type=_mode, metavar="12|nearest|random", help="which mode of a model with modes")
     parser.add_argument(
-        "--assignment", choices=("l2", "perceptual"), help="how the nearest is found (the model's way)"
+        "--assignment", choices=("l2", "perceptual"), help="how the nearest mode is found (the model's way)"
     )
     parser.add_argument("--label", type=int, help="class of a model with classes")
     parser.add_argument("--noise", choices=("const", "random", "none"), default="const", help="(%(default)s)")
@@ -217,9 +217,10 @@ def _pictures(options: argparse.Namespace) -> None:
 
     gan, seeds = _load(options.model, options), list(dict.fromkeys(options.seeds))
     steps = [{"seed": seed, "layers": parse_layers(layers, gan.generator.num_ws)} for seed, layers in options.mix]
-    mode = options.mode if isinstance(options.mode, int) else None  # another one is known when it is drawn
-    paths = [options.out / file_name({"seed": seed, "mode": mode, "mix": steps}) for seed in seeds]
-    _check_free([*paths, *([options.grid] if options.grid else [])], options.overwrite)
+    if not options.overwrite:
+        _check_free([options.grid] if options.grid else [], False)
+        for recipes in _to_come(gan, seeds, options):
+            _check_free([options.out / file_name(recipe | {"mix": steps}) for recipe in recipes], False)
     drawn = []
     for out in _batches(gan, seeds, options):
         for image, recipe in zip(out.images, out.recipes, strict=True):
@@ -227,6 +228,17 @@ def _pictures(options: argparse.Namespace) -> None:
         drawn += out.images if options.grid else []
     if options.grid:
         _save(images.grid(drawn), options.grid, None, options)
+
+
+def _to_come(gan: HFGan, seeds: list[int], options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """Seeds and modes, some at a time; where a mode is known only once drawn, of seeds with files of any mode."""
+    if not isinstance(options.mode, str) and (options.mode is not None or options.truncation != "multimodal"):
+        yield [{"seed": seed, "mode": options.mode} for seed in seeds]
+        return
+    there = {path.name.partition("-mode")[0] for path in options.out.glob("seed*-mode*.png")}
+    near = [seed for seed in seeds if f"seed{seed:04d}" in there]
+    for start in range(0, len(near), BATCH):
+        yield gan.sample(seeds=near[start : start + BATCH], batch_size=BATCH, **_how(options)).recipes
 
 
 def _batches(gan: HFGan, seeds: list[int], options: argparse.Namespace) -> Iterator[SampleOutput]:

@@ -109,6 +109,24 @@ def test_sample_from_modes(sample, tmp_path: Path, capsys) -> None:
     assert sample(*model, "--walk", "1,2", "--mode", "nearest", "--steps", "2", "--animation", tmp_path / "w.gif") == 0
 
 
+@pytest.mark.parametrize("how", [("--mode", "random"), ("--mode", "nearest"), ("--truncation", "multimodal")])
+def test_names_that_only_drawing_tells_are_free_before_anything_is_written(sample, tmp_path, capsys, how) -> None:
+    flags = ("--model", save_toy(tmp_path / "modal", num_modes=3), *how, "--seeds")
+    last = 2 * cli.BATCH
+    assert sample(*flags, f"{last}") == 0
+    (path,) = (tmp_path / "out").iterdir()
+    before = path.read_bytes()
+    other = path.with_name("seed0000-mode9.png")  # no such mode, so nothing of that name will come
+    other.touch()
+    capsys.readouterr()
+    assert sample(*flags, f"0-{last}") == 1
+    assert error_of(capsys).endswith(f"{path.name} exists already: choose another place or pass --overwrite")
+    assert sorted((tmp_path / "out").iterdir()) == [other, path]
+    assert sample(*flags, f"{last}", "--psi", "0", "--overwrite") == 0
+    assert path.read_bytes() != before
+    assert sample(*flags, "0,1") == 0
+
+
 def test_mix_and_replay(sample, tmp_path: Path) -> None:
     assert sample("--seeds", "1", "--mix", "2:0-3", "--mix", "3:5") == 0
     assert sample("--seeds", "1", "--mix", "2:0-3") == 0
@@ -202,6 +220,8 @@ def test_wrong_usage_is_one_line_and_status_2(sample, arguments: list[str], caps
         (["--label", "1"], "no classes"),
         (["--cutoff", "7"], "truncation_cutoff is 7"),
         (["--mode", "1"], "train.py modes"),
+        (["--truncation", "none", "--psi", "nan"], "truncation_psi is nan"),
+        (["--assignment", "l2"], "no nearest mode is sought"),
         (["--walk", "1,2"], "--walk and --animation go together"),
         (["--animation", "a.gif"], "--walk and --animation go together"),
         (["--walk", "1,2", "--animation", "a.gif", "--mix", "1:2"], "--walk goes without --mix"),
