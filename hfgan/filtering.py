@@ -8,7 +8,7 @@ decision is a line of a manifest (JSONL) that can be read, sorted and reversed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 
 from hfgan.metrics import distances
-from hfgan.storage import write_atomic
 
-METHODS = ("reconstruction", "knn", "instance-selection", "discriminator", "random")
-POLICIES = ("quantile", "count", "max-score", "per-mode-quantile", "knee")
 KEYS = ("id", "score", "w", "mode", "kept", "source")
 NEIGHBOURS = 7
 
@@ -106,27 +103,31 @@ def knee(scores: Tensor) -> float:
 
 def write_manifest(path: Path, lines: Iterable[Line]) -> None:
     """One JSON object per photo with the keys `id, score, w, mode, kept, source`, written whole or not at all."""
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    temporary.replace(path)
 
 
-def read_manifest(path: Path) -> list[Line]:
-    """The lines of a manifest.
+def read_manifest(path: Path) -> Iterator[Line]:
+    """The lines of a manifest, one by one.
 
     Raises:
         FileNotFoundError: there is none. ValueError: a line that is no JSON object with the keys of a manifest.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: write one with the stage `filter` of training/train.py")
-    lines = []
-    for number, text in enumerate(path.read_text().splitlines(), 1):
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{path} line {number} is not JSON ({error}): filter again") from error
-        if not isinstance(line, dict) or not set(KEYS) <= line.keys():
-            raise ValueError(f"{path} line {number} has not the keys {', '.join(KEYS)}: filter again")
-        lines.append(line)
-    return lines
+    with path.open() as file:
+        for number, text in enumerate(file, 1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"{path} line {number} is not JSON ({error}): filter again") from error
+            if not isinstance(line, dict) or not set(KEYS) <= line.keys():
+                raise ValueError(f"{path} line {number} has not the keys {', '.join(KEYS)}: filter again")
+            if not isinstance(line["id"], str):
+                raise ValueError(f"{path} line {number} has the id {line['id']!r}, expected a name: filter again")
+            yield line
 
 
 def kept_ids(path: Path) -> list[str]:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hfgan.images import on_white
+
 Embed = Callable[[Tensor], Tensor]  # images (n,3,h,w) in [-1,1] -> (n,d)
 Distance = Callable[[Tensor, Tensor], Tensor]  # two (n,3,h,w) in [-1,1] -> (n,)
 
@@ -38,14 +40,14 @@ class Protocol:
 
 
 def as_images(batch: Tensor) -> Tensor:
-    """uint8 (n,c,h,w) or float in [-1,1], c = 1 or 3 -> float (n,3,h,w) on the 256 levels a PNG has.
+    """uint8 (n,c,h,w) or float in [-1,1], c = 1, 3 or 4 -> float (n,3,h,w) on the 256 levels a PNG has, on white.
 
     Floats are clamped and rounded like a saved picture, so that real and generated sides are treated alike.
     """
-    if batch.ndim != 4 or batch.shape[1] not in (1, 3):
-        raise ValueError(f"metrics see images (n,3,h,w) or grey (n,1,h,w), got {tuple(batch.shape)}: convert them")
+    if batch.ndim != 4 or batch.shape[1] not in (1, 3, 4):
+        raise ValueError(f"metrics see images (n,c,h,w) with c = 1, 3 or 4, got {tuple(batch.shape)}: convert them")
     levels = batch.float() if batch.dtype == torch.uint8 else ((batch.float() + 1) * 127.5).clamp(0, 255).round()
-    return (levels / 127.5 - 1).expand(-1, 3, -1, -1)
+    return on_white(levels / 127.5 - 1)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

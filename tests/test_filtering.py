@@ -91,7 +91,7 @@ def test_manifest_returns_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     lines = [line("a.png", True), line("naïve\n.png", False), line("c.png", True)]
     write_manifest(path, lines)
-    assert read_manifest(path) == lines
+    assert list(read_manifest(path)) == lines
     assert len(path.read_text().splitlines()) == 3
     assert kept_ids(path) == ["a.png", "c.png"]
 

@@ -160,7 +160,7 @@ def test_both_sides_become_the_same_pixels() -> None:
     assert torch.equal(metrics.as_images(pixels), metrics.as_images(floats))
     assert torch.equal(metrics.as_images(torch.full((1, 1, 2, 2), 1.7)), torch.ones(1, 3, 2, 2))
     with pytest.raises(ValueError, match=r"n,3,h,w.*\(1, 4, 2, 2\)"):
-        metrics.as_images(torch.zeros(1, 4, 2, 2))
+        metrics.as_images(torch.zeros(1, 2, 2, 2))
 
 
 def test_features_are_taken_at_one_size_and_in_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -93,7 +94,7 @@ def test_filter_finds_what_cannot_be_drawn_again(encoded: Path, photos: Path, tm
     flags = ["--model", str(encoded), "--data", str(photos), "--num-modes", "2"]
     told = do("filter", *flags, "--out", str(tmp_path / "one"), "--keep", "0.9")
     assert "kept 184 of 205 photos" in told
-    lines = read_manifest(tmp_path / "one" / "manifest.jsonl")
+    lines = list(read_manifest(tmp_path / "one" / "manifest.jsonl"))
     assert [line["id"] for line in lines] == sorted(path.name for path in photos.iterdir())
     noise = [line["score"] for line in lines if line["id"].startswith("noise")]
     assert min(noise) > np.median([line["score"] for line in lines if line["id"].startswith("blob")])
@@ -130,6 +131,18 @@ def test_filter_goes_on_after_a_kill_and_takes_another_policy(encoded: Path, pho
     assert "holds a run with other settings" in told
 
 
+def test_scores_of_two_models_are_not_mixed(encoded: Path, photos: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(encoded, tmp_path / "model")
+    flags = ["--model", str(model), "--data", str(photos), "--out", str(tmp_path / "out"), "--num-modes", "2"]
+    do("filter", *flags)
+    gan = HFGan.from_pretrained(model, dtype="float32")
+    gan.encoder.out.bias.data += 1
+    gan.save_pretrained(model)
+    told = do("filter", *flags, fails=True)
+    assert "has changed since" in told
+    assert "Traceback" not in told
+
+
 @pytest.mark.parametrize("method", ["knn", "instance-selection", "discriminator", "random"])
 def test_other_methods(encoded: Path, photos: Path, tmp_path: Path, method: str) -> None:
     do("filter", "--model", str(encoded), "--data", str(photos), "--out", str(tmp_path), "--method", method,
@@ -147,6 +160,7 @@ def test_other_methods(encoded: Path, photos: Path, tmp_path: Path, method: str)
         (["--keep", "0"], "--keep is 0.0"),
         (["--policy", "max-score", "--max-score", "-1"], "the lowest is"),
         (["--policy", "count", "--count", "1000"], "there are 205 photos"),
+        (["--num-modes", "0"], "--num-modes is 0"),
     ],
 )
 def test_filter_errors_are_one_sentence(
@@ -188,16 +202,40 @@ def test_distill_killed_twice_ends_the_same(photos: Path, tmp_path: Path) -> Non
     cut = tmp_path / "cut"
     for awaited in ("1-raw/samples/000000160.png", "3-filter/scores-0.jsonl"):
         kill_when(stage("distill", "--data", str(photos), "--out", str(cut), *DISTILL, *test), cut / awaited)
+    cut = cut.rename(tmp_path / "moved")
     do("distill", "--data", str(photos), "--out", str(cut), *DISTILL, *test)
     for name in ("3-filter/manifest.jsonl", "5-modes/modes.png"):
         assert (tmp_path / "whole" / name).read_bytes() == (cut / name).read_bytes()
-    models = [HFGan.from_pretrained(tmp_path / name / "5-modes" / "model") for name in ("whole", "cut")]
+    models = [HFGan.from_pretrained(folder / "5-modes" / "model") for folder in (tmp_path / "whole", cut)]
     assert models[0].generator.fingerprint() == models[1].generator.fingerprint()
     assert models[0].modes.fingerprint() == models[1].modes.fingerprint()
     report = (cut / "report.md").read_text()
     assert "184 of 205 photos kept" in report
     for picture in re.findall(r"\]\((.*?)\)", report):
         assert (cut / picture).is_file(), picture
+    other = [*DISTILL, *test, "--filter-flags", "--keep 0.5"]
+    told = do("distill", "--data", str(photos), "--out", str(cut), *other, fails=True)
+    assert "3-filter is done with other flags" in told
+
+
+def test_distill_reads_the_flags_of_all_stages_before_the_first(photos: Path, tmp_path: Path) -> None:
+    flags = ["distill", "--data", str(photos), "--out", str(tmp_path / "out")]
+    assert "needs --count" in do(*flags, "--filter-flags", "--policy count", fails=True)
+    assert "unrecognized arguments: --mods" in do(*flags, "--modes-flags", "--mods 3", fails=True)
+    assert not (tmp_path / "out" / "1-raw").exists()
+
+
+def test_a_stage_that_was_stopped_is_not_done(photos: Path, tmp_path: Path) -> None:
+    line = stage("distill", "--data", str(photos), "--out", str(tmp_path), "--images", "100000", *DISTILL[2:])
+    running = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "1-raw" / "samples").exists() and running.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    psutil.Process(running.pid).children()[0].terminate()
+    told = running.communicate(timeout=60)[1]
+    assert running.returncode == 1
+    assert "stopped in stage generator; the same command goes on" in told
+    assert not (tmp_path / "distill.json").exists()
 
 
 def kill_when(line: list[str], awaited: Path) -> None:

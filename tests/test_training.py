@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,9 @@ def test_settings_of_a_run_cannot_change_under_it(photos: Path, tmp_path: Path) 
     told = train(photos, tmp_path / "run", "--images", "16", "--lr", "0.1", fails=True)
     assert "--lr was 0.0025, now 0.1" in told
     assert "Traceback" not in told
+    shutil.rmtree(tmp_path / "run" / "model")  # as if killed between the last checkpoint and its model
+    train(photos, tmp_path / "run", "--images", "8")
+    assert HFGan.from_pretrained(tmp_path / "run" / "model").generator is not None
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from hfgan.filtering import (
     write_manifest,
 )
 from hfgan.images import to_image, write_file
-from hfgan.metrics import as_images, extract_features, mean_and_covariance, resize
+from hfgan.metrics import extract_features, mean_and_covariance
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import fit_modes, nearest_l2, nearest_mode
 from hfgan.storage import write_json
@@ -69,7 +69,7 @@ class Config:
     seed: int = flag(0, "of the clusters, the random method and the choice of anchors")
 
 
-MAY_CHANGE = {"policy", "keep", "count", "max_score"}  # scores stay valid
+MAY_CHANGE = {"policy", "keep", "count", "max_score", "num_modes"}  # scores stay valid
 
 
 def main(config: Config) -> None:
@@ -86,6 +86,9 @@ def main(config: Config) -> None:
     if accelerator.is_main_process:
         print(photos.summary())
         photos.write_report(folder.path / "photos-report.json")
+    with run.library_errors():
+        check_decision(config, gan, len(photos))
+        check_model(config, gan, folder.path / "scored-by.json", accelerator.is_main_process)
     score(config, accelerator, folder.path, gan, photos)
     if accelerator.is_main_process:
         with run.library_errors():
@@ -100,6 +103,30 @@ def check(config: Config) -> None:
         raise run.UserError(f"--policy {config.policy} needs --{config.policy} with a number")
     if not 0 < config.keep <= 1:
         raise run.UserError(f"--keep is {config.keep}: give the share to keep, above 0 and up to 1")
+    if config.num_modes < 1:
+        raise run.UserError(f"--num-modes is {config.num_modes}: give 1 or more")
+
+
+def check_decision(config: Config, gan: HFGan, photos: int) -> None:
+    """The same, for what depends on the model and the number of photos."""
+    if config.policy == "count" and not 1 <= config.count <= photos:
+        raise ValueError(f"--count is {config.count}: there are {photos} photos, give 1 to {photos}")
+    if config.policy == "per-mode-quantile" and gan.encoder is None:
+        raise ValueError("--policy per-mode-quantile needs a model with an encoder, whose w have modes")
+    if config.method == "discriminator" and gan.generator.config.c_dim:
+        raise ValueError("--method discriminator needs a model without classes: choose another method")
+
+
+def check_model(config: Config, gan: HFGan, path: Path, main_process: bool) -> None:
+    """Scores of two models cannot be compared: the model behind a path must be the one of the first start."""
+    names = {"discriminator": ["discriminator"], "random": [], "reconstruction": ["generator", "encoder"]}
+    used = {"encoder", *names.get(config.method, [])}  # an encoder always gives w
+    marks = {name: gan.part(name).fingerprint() for name in sorted(used) if name in gan.parts}
+    if path.exists() and (known := json.loads(path.read_text())) != marks:
+        told = ", ".join(f"{k} was {known.get(k)}, now {marks.get(k)}" for k in sorted(known.keys() | marks.keys()))
+        raise ValueError(f"{config.model} has changed since {path.parent} was begun ({told}): give a new --out")
+    if main_process:
+        write_json(path, marks)
 
 
 # ---------------------------------------------------------------- scores
@@ -135,14 +162,10 @@ def open_whole(path: Path) -> TextIO:
 
 
 def read_scores(out: Path) -> Iterator[dict[str, Any]]:
-    """The lines of all score files but those that a kill cut short; a photo that two starts scored comes once."""
-    found: dict[int, dict[str, Any]] = {}
+    """The lines of all score files but those that a kill cut short, in any order; some may come twice."""
     for path in sorted(out.glob("scores-*.jsonl")):
-        for text in path.read_text().splitlines():
-            if text.endswith("}"):
-                line = json.loads(text)
-                found[line["index"]] = line
-    return iter([found[index] for index in sorted(found)])
+        with path.open() as file:
+            yield from (json.loads(text) for text in file if text.endswith("}\n"))
 
 
 Scorer = Callable[[Tensor, list[int]], Tensor]  # images (n, c, r, r) in [-1, 1] and their places -> scores (n,)
@@ -168,15 +191,15 @@ def feature_scorer(config: Config, photos: PhotoDataset, device: torch.device) -
     chosen = torch.randperm(len(photos), generator=run.random_source(config.seed))[:ANCHORS].sort().values
     batches = (photos.batch(part.tolist()) for part in chosen.split(CHUNK))
     anchors = extract_features(batches, net.embed, FEATURE_SIZE)  # (m, d)
-    places, gaussian = set(chosen.tolist()), mean_and_covariance(anchors)
 
-    def scorer(image: Tensor, chunk: list[int]) -> Tensor:
-        features = net.embed(resize(as_images(image), FEATURE_SIZE)).float().cpu()
-        if config.method == "instance-selection":
-            return gaussian_score(features, *gaussian)
-        return neighbour_score(features, anchors, torch.tensor([place in places for place in chunk]))
+    def embed(image: Tensor) -> Tensor:
+        return extract_features([image], net.embed, FEATURE_SIZE)
 
-    return scorer
+    if config.method == "instance-selection":
+        gaussian = mean_and_covariance(anchors)
+        return lambda image, chunk: gaussian_score(embed(image), *gaussian)
+    places = set(chosen.tolist())
+    return lambda image, chunk: neighbour_score(embed(image), anchors, torch.tensor([p in places for p in chunk]))
 
 
 # ---------------------------------------------------------------- decision
@@ -184,32 +207,34 @@ def feature_scorer(config: Config, photos: PhotoDataset, device: torch.device) -
 
 def decide(config: Config, out: Path, gan: HFGan, photos: PhotoDataset) -> None:
     """Write the manifest, the summary and the pictures."""
-    lines = list(read_scores(out))
-    scores = torch.tensor([line["score"] for line in lines], dtype=torch.float64)
-    modes = modes_of(config, gan, [line["w"] for line in lines])
+    scores = torch.empty(len(photos), dtype=torch.float64)
+    w = torch.empty(len(photos), gan.generator.config.w_dim) if gan.encoder is not None else None
+    for line in read_scores(out):
+        scores[line["index"]] = line["score"]
+        if w is not None:
+            w[line["index"]] = torch.tensor(line["w"])
+    modes = None if w is None else modes_of(config, gan, w)
     kept = choose(config, scores, modes)
     source = Path(config.data).name
-    manifest: list[Line] = [
-        {"id": photos.ids[line["index"]], "score": line["score"], "w": line["w"],
+    manifest: Iterator[Line] = (
+        {"id": name, "score": scores[i].item(), "w": None if w is None else [round(x, 4) for x in w[i].tolist()],
          "mode": None if modes is None else modes[i].item(), "kept": kept[i].item(), "source": source}
-        for i, line in enumerate(lines)
-    ]  # fmt: skip
+        for i, name in enumerate(photos.ids)
+    )  # fmt: skip
     write_manifest(out / "manifest.jsonl", manifest)
     summary = summarise(config, scores, modes, kept)
     write_json(out / "filter.json", summary)
     draw_report(out, scores, kept, photos, title=f"{source}, {config.method}, {config.policy}")
-    print(f"kept {summary['kept']:,} of {len(lines):,} photos ({summary['kept'] / len(lines):.1%}), "
+    print(f"kept {summary['kept']:,} of {len(scores):,} photos ({summary['kept'] / len(scores):.1%}), "
           f"scores up to {summary['highest_kept']:.4g}: {out / 'manifest.jsonl'}")  # fmt: skip
 
 
-def modes_of(config: Config, gan: HFGan, ws: list[list[float] | None]) -> Tensor | None:
-    """The mode (n,) of every photo: the model's own, else a cluster of E(x); None without an encoder."""
-    if ws[0] is None:
-        return None
-    w = torch.tensor(ws)
+def modes_of(config: Config, gan: HFGan, w: Tensor) -> Tensor:
+    """The mode (n,) of every photo's w (n, w_dim): the model's own, else a cluster of them."""
     if gan.modes is not None:
-        return nearest_mode(w, gan.modes)
-    return nearest_l2(w, fit_modes(w, min(config.num_modes, len(w)), seed=config.seed))
+        return nearest_mode(w.to(gan.device), gan.modes).cpu()
+    different = len(w.unique(dim=0))  # a photo may come twice
+    return nearest_l2(w, fit_modes(w, min(config.num_modes, different), seed=config.seed))
 
 
 def choose(config: Config, scores: Tensor, modes: Tensor | None) -> Tensor:
@@ -222,8 +247,6 @@ def choose(config: Config, scores: Tensor, modes: Tensor | None) -> Tensor:
         return keep_below(scores, config.max_score)
     if config.policy == "knee":
         return keep_below(scores, knee(scores))
-    if modes is None:
-        raise ValueError("--policy per-mode-quantile needs a model with an encoder, whose w have modes")
     return keep_per_mode(scores, modes, config.keep)
 
 

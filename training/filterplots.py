@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ def draw_report(out: Path, scores: Tensor, kept: Tensor, photos: PhotoDataset, *
         scores: (n,), lower is better, in the order of the photos.
         kept: (n,) bool.
     """
-    plot_scores(scores, kept, out / "scores.png", title)
+    if importlib.util.find_spec("matplotlib"):  # of the extra `eval`
+        plot_scores(scores, kept, out / "scores.png", title)
     order = scores.argsort(stable=True)
     inside, outside = order[kept[order]], order[~kept[order]]
     mosaics = {"worst-kept": inside.flip(0), "best-dropped": outside, "worst-dropped": outside.flip(0)}

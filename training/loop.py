@@ -71,6 +71,8 @@ def train(
     )  # fmt: skip
     if report and progress.images_seen == 0:
         report(progress, {})
+    elif accelerator.is_main_process:  # a kill may have come between the last checkpoint and its model
+        nets.publish(folder.path / "model")
     batches = photos.batches(progress.images_seen)
     stopped, numbers = False, {}  # the latest of each, since penalties come at times
     while progress.images_seen < config.images and not stopped:

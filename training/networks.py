@@ -146,11 +146,13 @@ def load_start(nets: Networks, config: Config) -> None:
     if source.discriminator is None:
         raise run.UserError(f"{config.init or config.grow_from} has no discriminator: it cannot be trained further")
     if config.init:
-        nets.generator.load_state_dict(source.generator.state_dict())
-        nets.discriminator.load_state_dict(source.discriminator.state_dict())
+        _copy_all(nets.generator, source.generator.state_dict())
+        _copy_all(nets.discriminator, source.discriminator.state_dict())
         if nets.encoder is not None:
-            encoder = source.encoder or ReconstructionEncoder.beside(source.generator, source.discriminator)
-            nets.encoder.load_state_dict(encoder.state_dict())
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                encoder = source.encoder or ReconstructionEncoder.beside(source.generator, source.discriminator)
+            _copy_all(nets.encoder, encoder.state_dict())
             nets.encoder_average.load_state_dict(encoder.state_dict())
     else:
         grow_generator(nets.generator, source.generator)
@@ -187,7 +189,7 @@ def _copy_all(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     wrong = [k for k, v in tensors.items() if k not in state or state[k].shape != v.shape]
     if wrong:
         raise run.UserError(
-            f"the start model has other sizes ({', '.join(wrong[:3])} ...): give the same "
-            "--channel-base, --channel-max, --z-dim, --w-dim and --mapping-layers"
+            f"the start model has other sizes ({', '.join(wrong[:3])} ...): give the --preset that it was trained "
+            "with, or the same --resolution, --channel-base, --channel-max, --z-dim, --w-dim and --mapping-layers"
         )
     module.load_state_dict(state | tensors)

@@ -178,6 +178,15 @@ class RunFolder:
         write_file(self.path / "log.jsonl", "".join(lines).encode(), overwrite=True)
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether the training run in a folder has come to its end, by its newest checkpoint, and was not cut short."""
+    config = json.loads((folder / "config.json").read_text())
+    newest = max(p for p in folder.glob("checkpoint-*") if p.suffix != ".tmp")
+    state = json.loads((newest / "state.json").read_text())
+    out_of_time = config["minutes"] is not None and state["seconds"] >= 60 * config["minutes"]
+    return out_of_time or state["images_seen"] >= config["images"]
+
+
 def told(entry: dict[str, Any]) -> str:
     """A log entry as one line to read."""
     numbers = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k != "images_seen")
@@ -238,11 +247,23 @@ def _only_run(path: Path) -> FileLock:
 
 
 def _check_same(known: dict[str, Any], wanted: dict[str, Any], may_change: set[str], path: Path) -> None:
-    may_change = may_change | {"out"}  # a run folder may be moved
-    changed = [k for k in wanted if k in known and k not in may_change and known[k] != wanted[k]]
+    may_change = may_change | {"out"}  # a run folder may be moved, alone or along with those beside it
+    before, now = Path(known["out"]).parent, Path(wanted["out"]).parent
+    changed = [
+        k for k in wanted
+        if k in known and k not in may_change and known[k] != wanted[k]
+        and not _same_place(known[k], before, wanted[k], now)
+    ]  # fmt: skip
     if changed:
         told = ", ".join(f"--{k.replace('_', '-')} was {known[k]!r}, now {wanted[k]!r}" for k in changed)
         raise UserError(f"{path.parent} holds a run with other settings ({told}): repeat them, or give a new --out")
+
+
+def _same_place(one: Any, before: Path, other: Any, now: Path) -> bool:
+    """Whether two values are paths to one place, seen from the folder that held the run and from the one that does."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        return False
+    return os.path.relpath(one, before) == os.path.relpath(other, now)
 
 
 def _flush_to_disk(folder: Path) -> None:

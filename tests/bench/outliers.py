@@ -1,5 +1,7 @@
 """How well filters find the outliers that are known: area under the ROC curve of manifests' scores, kind by kind.
 
+With --seeds the manifests are of one method, and their mean and standard deviation follow.
+
 python tests/bench/outliers.py runs/filter-*/manifest.jsonl --truth hfaces128-train-truth.zip --column outlier
 python tests/bench/outliers.py manifest.jsonl --truth clothing128-train-truth.zip --column label \\
   --outliers "Not sure" Other Skip
@@ -45,20 +47,25 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, required=True, help="zip with metadata.csv; for evaluation only")
     parser.add_argument("--column", default="outlier")
     parser.add_argument("--outliers", nargs="*", help="values that are outliers (all that are not empty)")
+    parser.add_argument("--seeds", action="store_true", help="add the mean and the deviation over the manifests")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     truth = read_truth(args.truth, args.column)
     rows: dict[str, Row] = {}
     for path in args.manifests:
-        lines = read_manifest(path)
+        lines = list(read_manifest(path))
         kinds = [truth[line["id"]] for line in lines]
         outliers = set(args.outliers) if args.outliers else set(kinds) - {""}
         scores = torch.tensor([line["score"] for line in lines], dtype=torch.float64)
-        rows[path.parent.name] = areas(scores, kinds, outliers)
         kept = torch.tensor([line["kept"] for line in lines])
         is_out = torch.tensor([kind in outliers for kind in kinds])
-        rows[path.parent.name]["outliers kept"] = is_out[kept].double().mean().item()
-    columns = list(next(iter(rows.values())))
+        among = {"among kept": is_out[kept].double().mean().item()}
+        rows[str(path.parent)] = areas(scores, kinds, outliers) | among
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    if args.seeds:
+        values = torch.tensor([[row[column] for column in columns] for row in rows.values()], dtype=torch.float64)
+        rows["mean"] = dict(zip(columns, values.mean(0).tolist(), strict=True))
+        rows["deviation"] = dict(zip(columns, values.std(0).tolist(), strict=True))
     print(" " * 28 + "".join(f"{c[:14]:>15}" for c in columns))
     for name, row in rows.items():
         print(f"{name:<28}" + "".join(f"{row.get(c, float('nan')):>15.3f}" for c in columns))
