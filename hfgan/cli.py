@@ -94,6 +94,7 @@ def _add_sample(commands: Any) -> None:
                         help="take these layers from another seed, such as 7:4-7; may be repeated")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="(%(default)s)")
     parser.add_argument("--grid", type=_file(".png"), metavar="PNG", help="also write all pictures as one")
+    parser.add_argument("--columns", type=int, help="of --grid (as square as can be)")
     parser.add_argument(
         "--animation", type=_file(".gif", ".webp", ".png"), metavar="FILE", help=".gif, .webp or .png of --walk"
     )
@@ -112,7 +113,7 @@ def _add_app(commands: Any) -> None:
     parser = _command(commands, "app", _app, "open the app in a browser on this machine")
     parser.add_argument("--model", nargs="+", metavar="MODEL", help="bundled names, folders or Hub ids (all bundled)")
     parser.add_argument("--host", help="address to listen on (127.0.0.1, or GRADIO_SERVER_NAME)")
-    parser.add_argument("--port", type=int, help="(the first free one from 7860 on, or GRADIO_SERVER_PORT)")
+    parser.add_argument("--port", type=_port, help="(the first free one from 7860 on, or GRADIO_SERVER_PORT)")
     parser.add_argument("--share", action=argparse.BooleanOptionalAction, default=False, help="open a public tunnel")
 
 
@@ -161,6 +162,12 @@ def _mix(text: str) -> tuple[int, str]:
     return int(seed), layers
 
 
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
+
+
 def _file(*suffixes: str) -> Callable[[str], Path]:
     """A path with one of these endings."""
 
@@ -182,6 +189,8 @@ def _load(name: str | None, options: argparse.Namespace) -> HFGan:
     from hfgan.pipeline import HFGan
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device is {device}, but this torch sees no GPU: leave --device out, or give cpu")
     return HFGan.from_pretrained(name or _bundled()[0], device=device, dtype=options.dtype)
 
 
@@ -223,11 +232,10 @@ def _pictures(options: argparse.Namespace) -> None:
             _check_free([options.out / file_name(recipe | {"mix": steps}) for recipe in recipes], False)
     drawn = []
     for out in _batches(gan, seeds, options):
-        for image, recipe in zip(out.images, out.recipes, strict=True):
-            _save(image, options.out / file_name(recipe), recipe, options)
+        print(*out.save(options.out, overwrite=options.overwrite), sep="\n")
         drawn += out.images if options.grid else []
     if options.grid:
-        _save(images.grid(drawn), options.grid, None, options)
+        _save(images.grid(drawn, options.columns), options.grid, None, options)
 
 
 def _to_come(gan: HFGan, seeds: list[int], options: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hfgan import images, modes, recipes, sampling
+from hfgan.captions import file_name
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import Mode
 from hfgan.parts import PartsPipeline
@@ -45,6 +46,21 @@ class SampleOutput:
     def modes(self) -> list[int | None]:
         """The mode of each sample; None where it was truncated toward the mean of all."""
         return [recipe["mode"] for recipe in self.recipes]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write every picture as a PNG that carries its recipe, seed0042.png and so on; returns the paths.
+
+        Raises:
+            FileExistsError: a file is there already and `overwrite` is false; nothing is written then.
+        """
+        paths = [Path(folder) / file_name(recipe) for recipe in self.recipes]
+        taken = [] if overwrite else [path for path in paths if path.exists()]
+        if taken:
+            raise FileExistsError(f"{taken[0]} exists already: choose another folder or pass overwrite=True")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for picture, path, recipe in zip(self.images, paths, self.recipes, strict=True):
+            images.save_png(picture, path, recipe, overwrite=overwrite)
+        return paths
 
     def __len__(self) -> int:
         return len(self.images)

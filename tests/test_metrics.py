@@ -159,7 +159,7 @@ def test_both_sides_become_the_same_pixels() -> None:
     floats = pixels / 127.5 - 1 + 0.3 / 127.5  # within half a level
     assert torch.equal(metrics.as_images(pixels), metrics.as_images(floats))
     assert torch.equal(metrics.as_images(torch.full((1, 1, 2, 2), 1.7)), torch.ones(1, 3, 2, 2))
-    with pytest.raises(ValueError, match=r"n,3,h,w.*\(1, 4, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"n,c,h,w.*\(1, 2, 2, 2\)"):
         metrics.as_images(torch.zeros(1, 2, 2, 2))
 
 

@@ -260,9 +260,11 @@ def test_render_draws_w_plus_and_refuses_other_shapes(gan: HFGan) -> None:
 @pytest.mark.parametrize("noise_mode", ["const", "random"])
 def test_png_is_replayed(gan: HFGan, tmp_path: Path, noise_mode: str) -> None:
     out = gan.sample(3, truncation_psi=0.5, truncation_cutoff=3, noise_mode=noise_mode)
-    save_png(out.images[1], tmp_path / "a.png", out.recipes[1])
-    with Image.open(tmp_path / "a.png") as opened:
-        pictures = [gan.replay(source) for source in (tmp_path / "a.png", str(tmp_path / "a.png"), opened)]
+    path = out.save(tmp_path / "drawn")[1]
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        out.save(tmp_path / "drawn")
+    with Image.open(path) as opened:
+        pictures = [gan.replay(source) for source in (path, str(path), opened)]
     for again in pictures:
         assert levels(again.images[0], out.images[1]) <= 1
         assert again.recipes == [out.recipes[1]]

@@ -161,6 +161,8 @@ def test_sigterm_saves_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None
 
 def test_settings_of_a_run_cannot_change_under_it(photos: Path, tmp_path: Path) -> None:
     train(photos, tmp_path / "run", "--images", "8")
+    train(photos, tmp_path / "other", "--images", "8", "--init", "nobody-has-this-model", fails=True)
+    train(photos, tmp_path / "other", "--images", "8")  # nothing was trained, so it may be put right
     told = train(photos, tmp_path / "run", "--images", "16", "--lr", "0.1", fails=True)
     assert "--lr was 0.0025, now 0.1" in told
     assert "Traceback" not in told
@@ -183,6 +185,17 @@ def test_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: list[str],
     told = train(photos, tmp_path / "run", *flags, fails=True)
     assert sentence in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"), [(["--data", "nosuch"], "nosuch"), (["--num", "1"], "--num is 1: give 2 or more")]
+)
+def test_evaluate_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: list[str], sentence: str) -> None:
+    line = [sys.executable, TRAIN, "evaluate", "--model", "hfaces-64", "--data", str(photos), *flags]
+    done = subprocess.run([*line, "--out", str(tmp_path / "m.json")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("stage", ["generator", "encoder", "filter", "modes", "distill", "evaluate", "publish"])

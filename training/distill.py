@@ -6,7 +6,7 @@ on the kept photos, modes; then writes report.md. Every stage resumes, so the sa
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import shlex
@@ -57,6 +57,8 @@ class Stage:
 
 def main(config: Config) -> None:
     """Run every stage that has not ended yet, then write the report."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise run.UserError("modes are found by the package scikit-learn: pip install hfgan[train]")
     stages, signals = plan(config), Signals()
     for stage in stages:
         check_flags(stage, config.processes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,25 @@ def main(config: Config) -> None:
     """Score photos, noise and every model; write `config.out` and print a table."""
     if config.fid and importlib.util.find_spec("torch_fidelity") is None:
         raise run.UserError("--fid needs the package torch-fidelity: pip install torch-fidelity")
+    check(config)
+    with run.library_errors():
+        evaluate(config)
+
+
+def check(config: Config) -> None:
+    """Say at once what would fail later, or measure nonsense."""
+    least = {"num": 2, "seed": 0, "feature_size": 1, "ppl_paths": 0}
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            given = f"--{name.replace('_', '-')} is {getattr(config, name)}"
+            raise run.UserError(f"{given}: give {bound} or more")
+    if not all(math.isfinite(psi) for psi in config.psi):
+        raise run.UserError(f"--psi is {config.psi}: give finite numbers")
+    Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+
+
+def evaluate(config: Config) -> None:
+    """Measure, print and write."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     models = [(label(name), HFGan.from_pretrained(name, device=device).generator) for name in config.model]
     shapes = {(g.config.resolution, g.config.img_channels) for _, g in models}

@@ -130,8 +130,9 @@ def main(config: Config) -> None:
         folder.forget_after(progress.images_seen)
         run.need_space(folder.path, 4 * nets.checkpoint_bytes())
         print(photos.summary())
-    step = Step(config, accelerator, nets, progress)
-    report = Reporter(config, folder, photos, nets) if accelerator.is_main_process else None
+    with run.library_errors():
+        step = Step(config, accelerator, nets, progress)
+        report = Reporter(config, folder, photos, nets) if accelerator.is_main_process else None
     loop.train(config, accelerator, folder, photos, nets, progress, step, report)
 
 

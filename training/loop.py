@@ -88,7 +88,8 @@ def train(
             save(accelerator, folder, photos, nets, progress)
     bar.close()
     if stopped and accelerator.is_main_process:
-        print(f"stopped at {progress.images_seen:,} images; the same command goes on from there")
+        how = "the same command" if watch.signalled else "a higher --minutes"
+        print(f"stopped at {progress.images_seen:,} images; {how} goes on from there")
     accelerator.end_training()
 
 

@@ -37,7 +37,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Write `config.out`."""
-    out = Path(config.out)
+    with run.library_errors():
+        write_published(config, Path(config.out))
+
+
+def write_published(config: Config, out: Path) -> None:
+    """Weights, pictures, metrics, card."""
     HFGan.from_pretrained(config.model, dtype="float32").save_pretrained(out, dtype=torch.float16)
     large = [p.name for p in out.rglob("*") if p.is_file() and p.stat().st_size > MAX_BYTES]
     if large:
@@ -48,7 +53,7 @@ def main(config: Config) -> None:
         save_png(grid(images, 8), out / f"samples-psi-{psi:g}.png", overwrite=True)
     if gan.modes is not None:
         save_png(sheet(gan.modes), out / "modes.png", overwrite=True)
-    metrics = join_metrics([json.loads(Path(path).read_text()) for path in config.metrics])
+    metrics = {"training": []} | join_metrics([json.loads(Path(path).read_text()) for path in config.metrics])
     if config.runs:
         from curves import plot_log  # needs matplotlib, which publishing again does not
 
@@ -97,9 +102,10 @@ def render_card(template: str, metrics: dict[str, Any], gan: HFGan) -> str:
 def training_table(runs: list[dict[str, Any]]) -> str:
     """The runs behind a model as a table."""
     lines = ["| run | images | minutes | FD-MNv2 in training |", "|---|---|---|---|"]
-    return "\n".join(
-        lines + [f"| {r['run']} | {r['images_seen']:,} | {r['minutes']:g} | {r['fd_mnv2']:.0f} |" for r in runs]
-    )
+    for row in runs:
+        distance = "" if row["fd_mnv2"] is None else f"{row['fd_mnv2']:.0f}"
+        lines.append(f"| {row['run']} | {row['images_seen']:,} | {row['minutes']:g} | {distance} |")
+    return "\n".join(lines)
 
 
 def markdown_table(metrics: dict[str, Any]) -> str:

@@ -39,6 +39,10 @@ PURPOSES = {
 }
 
 
+# what a run writes before it begins its work
+SETTINGS = {"config.json", "photos.json", "photos-report.json"}
+
+
 class UserError(Exception):
     """Something the user can put right: shown as one sentence, without a traceback."""
 
@@ -87,7 +91,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: A
     if not required:
         factory = field.default_factory
         options["default"] = field.default if factory is dataclasses.MISSING else factory()
-        options["help"] += f" (default: {options['default']})"
+        if options["default"] not in (None, "", ()):
+            options["help"] += f" (default: {options['default']})"
     if isinstance(hint, types.UnionType):
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
     if hint is bool:
@@ -112,8 +117,11 @@ class RunFolder:
         self._lock = _only_run(self.path) if main_process else None
         wanted = json.loads(json.dumps(dataclasses.asdict(config)))
         known = self.path / "config.json"
-        if known.exists():
-            _check_same(json.loads(known.read_text()), wanted, may_change, known)
+        if any(path.name not in SETTINGS and not path.name.startswith(".") for path in self.path.iterdir()):
+            if known.exists():
+                _check_same(json.loads(known.read_text()), wanted, may_change, known)
+        else:  # nothing was done yet: settings may be put right
+            (self.path / "photos.json").unlink(missing_ok=True)
         write_file(known, json.dumps(wanted, indent=2).encode(), overwrite=True)
 
     def checkpoints(self) -> list[Path]:
@@ -205,7 +213,9 @@ def publish(gan: HFGan, path: Path) -> None:
 
 def check_counts(config: Any, processes: int) -> None:
     """Say at once which count is no count, and that a batch cannot be shared."""
-    counts = [n for n in ("batch", "images", "r1_every", "save_every", "sample_every") if hasattr(config, n)]
+    names = ("batch", "images", "microbatch", "r1_every", "ema_images", "ada_images", "feature_images", "save_every",
+             "sample_every")  # fmt: skip
+    counts = [name for name in names if getattr(config, name, None) is not None]
     if small := [n for n in counts if getattr(config, n) < 1]:
         raise UserError(f"--{small[0].replace('_', '-')} is {getattr(config, small[0])}: give 1 or more")
     if config.batch % processes:
