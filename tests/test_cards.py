@@ -14,7 +14,7 @@ from safetensors import safe_open
 from hfgan import HFGan, bundled_models
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("hfaces-64",)
+NAMES = ("hfaces-64", "flowers-64")
 
 
 @pytest.mark.parametrize("name", NAMES)
