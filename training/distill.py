@@ -117,7 +117,7 @@ def check_flags(stage: Stage, processes: int) -> None:
         module.check(config, processes)
     elif stage.name == "encoder":
         run.check_counts(config, processes)
-    elif stage.name == "filter":
+    else:
         module.check(config)
 
 
