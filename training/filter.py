@@ -207,12 +207,14 @@ def feature_scorer(config: Config, photos: PhotoDataset, device: torch.device) -
 
 def decide(config: Config, out: Path, gan: HFGan, photos: PhotoDataset) -> None:
     """Write the manifest, the summary and the pictures."""
-    scores = torch.empty(len(photos), dtype=torch.float64)
+    scores = torch.full((len(photos),), torch.nan, dtype=torch.float64)
     w = torch.empty(len(photos), gan.generator.config.w_dim) if gan.encoder is not None else None
     for line in read_scores(out):
         scores[line["index"]] = line["score"]
         if w is not None:
             w[line["index"]] = torch.tensor(line["w"])
+    if scores.isnan().any():
+        raise ValueError(f"{int(scores.isnan().sum())} photos have no score in {out}: give the same command again")
     modes = None if w is None else modes_of(config, gan, w)
     kept = choose(config, scores, modes)
     source = Path(config.data).name

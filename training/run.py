@@ -120,7 +120,7 @@ class RunFolder:
         if any(path.name not in SETTINGS and not path.name.startswith(".") for path in self.path.iterdir()):
             if known.exists():
                 _check_same(json.loads(known.read_text()), wanted, may_change, known)
-        else:  # nothing was done yet: settings may be put right
+        elif main_process:  # nothing was done yet: settings may be put right
             (self.path / "photos.json").unlink(missing_ok=True)
         write_file(known, json.dumps(wanted, indent=2).encode(), overwrite=True)
 
