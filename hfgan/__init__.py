@@ -12,8 +12,11 @@ __version__ = "0.1.0"
 
 # public name -> the module that defines it
 _HOME = {
+    "AlphaNetwork": "models.alpha",
+    "Cutout": "segmentation",
     "HFGan": "pipeline",
     "HFGanModel": "models.base",
+    "MattingNetwork": "models.matting",
     "ModeBank": "models.banks",
     "ReconstructionEncoder": "models.encoder",
     "SampleOutput": "pipeline",
@@ -24,14 +27,17 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from hfgan.models.alpha import AlphaNetwork as AlphaNetwork
     from hfgan.models.banks import ModeBank as ModeBank
     from hfgan.models.base import HFGanModel as HFGanModel
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
     from hfgan.models.encoder import ReconstructionEncoder as ReconstructionEncoder
+    from hfgan.models.matting import MattingNetwork as MattingNetwork
     from hfgan.models.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
     from hfgan.parts import bundled_models as bundled_models
     from hfgan.pipeline import HFGan as HFGan
     from hfgan.pipeline import SampleOutput as SampleOutput
+    from hfgan.segmentation import Cutout as Cutout
 
 
 def __getattr__(name: str) -> object:

@@ -45,6 +45,19 @@ def diff_augment(image: Tensor, generator: torch.Generator) -> Tensor:
     return image * _cutout(image, generator)
 
 
+def shift_each(layers: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """Move each of layers (n, c, r, r) by whole pixels, at most `most` sides to either side or down; zeros come in."""
+    n, _, height, width = layers.shape
+    reach = int(most * width)
+    across = torch.randint(-reach, reach + 1, (n,), generator=generator).tolist()
+    down = torch.randint(0, reach + 1, (n,), generator=generator).tolist()
+    padded = F.pad(layers, (reach, reach, reach, 0))
+    return torch.stack([
+        sample[:, reach - y : reach - y + height, reach - x : reach - x + width]
+        for sample, x, y in zip(padded, across, down, strict=True)
+    ])  # fmt: skip
+
+
 def adapt_probability(
     p: float, sign_mean: float, images: int, *, target: float, images_to_one: int, cap: float
 ) -> float:

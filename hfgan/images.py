@@ -40,8 +40,8 @@ Source = str | os.PathLike | BinaryIO | bytes
 # ---------------------------------------------------------------- reading
 
 
-def load_image(source: Source) -> Image.Image:
-    """The picture of a path, an open binary file or bytes, upright, as L, RGB or RGBA; see `read_image`.
+def load_image(source: Source | Image.Image) -> Image.Image:
+    """The picture of a path, an open binary file, bytes or Pillow, upright, as L, RGB or RGBA; see `read_image`.
 
     A warning is logged where a picture has several frames and only the first is used.
 
@@ -56,7 +56,7 @@ def load_image(source: Source) -> Image.Image:
     return image
 
 
-def read_image(source: Source) -> tuple[Image.Image, list[str]]:
+def read_image(source: Source | Image.Image) -> tuple[Image.Image, list[str]]:
     """The upright picture as L, RGB or RGBA, and what had to be converted ("exif rotated", "cmyk converted").
 
     EXIF orientation is applied; 16-bit values are scaled to 8 bits, never clipped; grey with alpha becomes
@@ -66,7 +66,7 @@ def read_image(source: Source) -> tuple[Image.Image, list[str]]:
         ValueError: empty, damaged, not a picture, over MAX_PIXELS, or of a mode without a known range.
         OSError: the file cannot be read.
     """
-    stored, notes = _load(_read_bytes(source))
+    stored, notes = (source, []) if isinstance(source, Image.Image) else _load(_read_bytes(source))
     return _plain_mode(_upright(stored, notes), notes), notes
 
 

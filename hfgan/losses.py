@@ -35,6 +35,11 @@ def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
+def binarisation(alpha: Tensor) -> Tensor:
+    """Mean of min(alpha, 1 - alpha) over alpha (n, 1, h, w): scalar, 0 where all is 0 or 1 (arXiv 1905.12663 §3)."""
+    return torch.minimum(alpha, 1 - alpha).mean()
+
+
 def gradient_penalty(discriminate: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
     """Squared gradient norm of the discriminator, R1 on real and R2 on drawn images (arXiv 1801.04406 §4.1).
 

@@ -6,22 +6,27 @@ so the same seed is the same picture whatever is drawn beside it and on whicheve
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hfgan import images, modes, recipes, sampling
+from hfgan import images, modes, recipes, sampling, segmentation
 from hfgan.captions import file_name
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import Mode
 from hfgan.parts import PartsPipeline
 from hfgan.recipes import LATENT, Recipe
 from hfgan.sampling import Psi
+from hfgan.segmentation import Cutout
+
+Photo = Image | images.Source
 
 
 @dataclass
@@ -81,6 +86,8 @@ class HFGan(PartsPipeline):
         discriminator: Its opponent, for going on with training; None for none.
         encoder: Image to the w that draws it best; None for none.
         modes: Clusters of w, for multi-modal truncation; None for none.
+        alpha: Alpha of what the generator draws; None for none.
+        matting: Alpha of photos; None for none.
     """
 
     _seen: modes.PerceptualModes | None = None  # what the perceptual assignment knows of the modes
@@ -197,6 +204,58 @@ class HFGan(PartsPipeline):
         return self._draw(w_plus.to(self.device, torch.float32), "const", None, batch_size)
 
     @torch.no_grad()
+    def cutouts(
+        self, source: SampleOutput | Photo | Sequence[Photo], *, refine: bool = True, batch_size: int = 16
+    ) -> list[Cutout]:
+        """The subjects of pictures, each with a soft alpha at the picture's own size.
+
+        Args:
+            source: What `sample`, `mix` or `replay` returned, whose alpha the part `alpha` reads off the generator; or
+                one or several photos (PIL, path, bytes or open file), whose alpha the part `matting` finds.
+            refine: Let the alpha follow the edges of the picture (guided filter).
+            batch_size: How many samples are drawn at once.
+        """
+        if isinstance(source, SampleOutput):
+            found = zip(source.images, self._alphas(source, batch_size), source.recipes, strict=True)
+            return [_cut(picture, alpha, refine, recipe=recipe, name=Path(file_name(recipe)).stem)
+                    for picture, alpha, recipe in found]  # fmt: skip
+        net = self.part("matting")
+        photos = source if isinstance(source, list | tuple) else [source]
+        pictures = [images.with_channels(images.load_image(photo), 3) for photo in photos]
+        return [_cut(picture, net.see(picture), refine, name=_stem(photo))
+                for picture, photo in zip(pictures, photos, strict=True)]  # fmt: skip
+
+    def cutout(self, source: SampleOutput | Photo, *, refine: bool = True) -> Cutout:
+        """The subject of one picture, such as `gan.cutout("me.jpg").save("me.png")`: see `cutouts`."""
+        if isinstance(source, SampleOutput | list | tuple) and len(source) != 1:
+            raise ValueError(f"{len(source)} pictures given: choose one, such as out[0], or call cutouts")
+        return self.cutouts(source, refine=refine)[0]
+
+    def segment(self, source: SampleOutput | Photo, *, refine: bool = True) -> Tensor:
+        """The soft alpha (n, 1, h, w) in [0, 1] of a photo or of n samples at their own size: see `cutouts`."""
+        return torch.stack([cut.alpha[None] for cut in self.cutouts(source, refine=refine)])
+
+    @torch.no_grad()
+    def background(self, out: SampleOutput, *, batch_size: int = 16) -> list[Image]:
+        """What the generator draws around the subjects of samples when the subject's layers are silenced."""
+        self._check_own(out)
+        layer, how = self.part("alpha").config.background_layer, out.recipes[0]["noise_mode"]
+        return self._draw(out.w_plus.to(self.device), how, self._noise(out.recipes), batch_size, silenced=layer)
+
+    def composite(
+        self, source: SampleOutput | Photo | Sequence[Photo], background: str | tuple[int, ...] | Image | SampleOutput,
+        *, refine: bool = True,
+    ) -> list[Image]:  # fmt: skip
+        """Pictures with another background.
+
+        Args:
+            source: As for `cutouts`.
+            background: A colour, a picture, "blur" for their own, or one sample, whose background the generator draws.
+        """
+        drawn = self.background(background)[0] if isinstance(background, SampleOutput) else background
+        return [cut.on(drawn) for cut in self.cutouts(source, refine=refine)]
+
+    @torch.no_grad()
     def nearest_modes(self, w: Tensor, *, assignment: str | None = None) -> Tensor:
         """Index (n,) int64 of the mode nearest to each of w (n, w_dim), such as `SampleOutput.w`."""
         modes.check_assignment(assignment, "multimodal", "nearest")
@@ -272,8 +331,9 @@ class HFGan(PartsPipeline):
         return generators
 
     def _draw(
-        self, w_plus: Tensor, noise_mode: str, generators: list[torch.Generator] | None, batch_size: int
-    ) -> list[Image]:
+        self, w_plus: Tensor, noise_mode: str, generators: list[torch.Generator] | None, batch_size: int,
+        silenced: int | None = None,
+    ) -> list[Image]:  # fmt: skip
         """Pictures of w_plus (n, num_ws, w_dim), batch by batch; several show a progress bar."""
         size = sampling.check_count(batch_size, "batch_size")
         starts = range(0, len(w_plus), size)
@@ -281,9 +341,19 @@ class HFGan(PartsPipeline):
         for start in self.progress_bar(starts) if len(starts) > 1 else starts:
             rows = slice(start, start + size)
             with torch.inference_mode():  # for the picture only: the latents stay usable in autograd
-                image = self.generator.synthesis(w_plus[rows], noise_mode, generators and generators[rows])
+                noise = generators and generators[rows]
+                image = self.generator.synthesis(w_plus[rows], noise_mode, noise, silenced=silenced)
                 pictures += images.to_pil(image)  # image (n, c, r, r) in [-1, 1]
         return pictures
+
+    def _alphas(self, out: SampleOutput, batch_size: int) -> list[Tensor]:
+        """The alpha (1, 1, r, r) of each sample, read off the generator while it draws them again."""
+        self._check_own(out)
+        net, size = self.part("alpha"), sampling.check_count(batch_size, "batch_size")
+        how, noise = out.recipes[0]["noise_mode"], self._noise(out.recipes)
+        rows = [slice(start, start + size) for start in range(0, len(out), size)]
+        logits = [net(self.generator, out.w_plus[row].to(self.device), how, noise[row])[1] for row in rows]
+        return list(torch.cat(logits).sigmoid().cpu().split(1))
 
     def _recipe(self, latent: Recipe, noise_mode: str) -> Recipe:
         """The recipe of one picture; `latent` holds LATENT."""
@@ -309,3 +379,19 @@ class HFGan(PartsPipeline):
 def _way(recipe: Recipe) -> list[object]:
     """What both ends of a way through z must share."""
     return [*(recipe[key] for key in ("truncation_psi", "truncation_cutoff", "label", "mix")), recipe["mode"] is None]
+
+
+def _cut(picture: Image, alpha: Tensor, refine: bool, **said: Any) -> Cutout:
+    """The cut-out of a picture from its alpha (1, 1, a, b) at any size; `said` goes into the cut-out."""
+    rgb = images.with_channels(picture, 3)
+    found = (
+        segmentation.refine(alpha, images.to_tensor(rgb))
+        if refine
+        else F.interpolate(alpha, size=rgb.size[::-1], mode="bilinear", align_corners=False)
+    )
+    return Cutout(rgb, found[0, 0], **said)
+
+
+def _stem(photo: Photo) -> str | None:
+    """What to call the cut-out of a photo; None where the photo has no name."""
+    return Path(photo).stem if isinstance(photo, str | os.PathLike) else None

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from hfgan import HFGan, StyleGAN2Generator
+from hfgan import AlphaNetwork, HFGan, MattingNetwork, StyleGAN2Generator
 from hfgan.modes import make_bank
 
 
-def save_toy(folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0, num_modes: int = 0) -> Path:
-    """Save a random model whose pictures differ from seed to seed; returns its folder."""
+def save_toy(
+    folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0, num_modes: int = 0, alpha: bool = False
+) -> Path:
+    """Save a random model whose pictures differ from seed to seed, with `alpha` and `matting` too; returns its folder."""
     torch.manual_seed(seed)
     sizes = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1, "channel_base": 256, "channel_max": 16}
     generator = StyleGAN2Generator(resolution=resolution, c_dim=c_dim, **sizes)
@@ -20,5 +22,11 @@ def save_toy(folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 
         with torch.no_grad():
             w = generator.mapping(torch.randn(200, 16))
         bank = make_bank(generator, w, w[:num_modes])
-    HFGan(generator=generator, modes=bank).save_pretrained(folder)
+    parts = {}
+    if alpha:
+        matting = MattingNetwork(resolution=resolution, widths=(8, 16))
+        for net in (matting, parts.setdefault("alpha", AlphaNetwork.beside(generator, proj_dim=2))):
+            net.out.weight.data.mul_(20)  # an alpha that uses its range
+        parts["matting"] = matting
+    HFGan(generator=generator, modes=bank, **parts).save_pretrained(folder)
     return folder

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import run
 import torch
@@ -15,8 +15,6 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from photos import Photos
 
 
 @dataclass
@@ -38,6 +36,16 @@ class Settings(Protocol):
     tracker: str | None
 
 
+class Seen(Protocol):
+    """The photos of a stage."""
+
+    def batches(self, images_seen: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Images (n, c, r, r) in [-1, 1] and one-hot labels (n, classes) or None, from `images_seen` on, endlessly."""
+
+    def write_report(self) -> None:
+        """Tell which photos are not used, and why."""
+
+
 class Trained(Protocol):
     """The networks of a stage."""
 
@@ -52,7 +60,7 @@ Numbers = dict[str, float]
 
 
 def train(
-    config: Settings, accelerator: Accelerator, folder: run.RunFolder, photos: Photos, nets: Trained,
+    config: Settings, accelerator: Accelerator, folder: run.RunFolder, photos: Seen, nets: Trained,
     progress: Progress, step: Callable[[Tensor, Tensor | None], Numbers],
     report: Callable[[Progress, Numbers], dict[str, Any]] | None,
 ) -> None:  # fmt: skip
@@ -101,7 +109,7 @@ def start_tracker(config: Settings, accelerator: Accelerator) -> None:
             raise run.UserError(f"--tracker {config.tracker} is not installed: install it, or leave --tracker out")
 
 
-def save(accelerator: Accelerator, folder: run.RunFolder, photos: Photos, nets: Trained, progress: Progress) -> None:
+def save(accelerator: Accelerator, folder: run.RunFolder, photos: Seen, nets: Trained, progress: Progress) -> None:
     """Compare the processes, then write the list of photos, a checkpoint and the model."""
     tensors = nets.tensors()
     check_replicas(accelerator, tensors)

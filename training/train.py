@@ -15,6 +15,8 @@ STAGES = {
     "distill": "raw photos to a cleaner model with modes: the stages in a row",
     "filter": "score photos, decide which to keep, write a manifest",
     "modes": "cluster what a model draws, for multi-modal truncation",
+    "alpha": "learn the subject of what a model draws, without labels",
+    "matting": "teach a network the subject of photos, on what a model with alpha draws",
     "evaluate": "measure a model against photos",
     "publish": "write the published form of a model, with its card",
     "perceptual": "distil the small perceptual network that ships with the package",

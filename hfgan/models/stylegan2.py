@@ -7,6 +7,7 @@ modulated convolutions with demodulation, one noise image per layer, skip connec
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -17,6 +18,9 @@ from hfgan.models.layers import SQRT2, EqualizedLinear, ModulatedConv2d, ToRGB, 
 from hfgan.models.ops import upsample
 
 NOISE_MODES = ("const", "random", "none")
+
+Noise = list[torch.Generator] | torch.Generator | None
+Tap = Callable[[int, Tensor], None]  # sees layer and activation (n, c, r, r), as it is produced
 
 
 def channels_at(resolution: int, channel_base: int, channel_max: int) -> int:
@@ -112,7 +116,10 @@ class SynthesisNetwork(nn.Module):
         self,
         w_plus: Tensor,
         noise_mode: str = "const",
-        generator: list[torch.Generator] | torch.Generator | None = None,
+        generator: Noise = None,
+        *,
+        tap: Tap | None = None,
+        silenced: int | None = None,
     ) -> Tensor:
         """Draw images.
 
@@ -120,14 +127,17 @@ class SynthesisNetwork(nn.Module):
             w_plus: (n, num_ws, w_dim), one w per layer.
             noise_mode: "const" (the stored noise images), "random" (new ones) or "none".
             generator: Source of random noise; a list gives one per sample.
+            tap: Called with every activation; for the alpha network.
+            silenced: Multiply the output of this layer by 0, -1 being the constant: what is left has no object, a
+                background in the same colours (arXiv 2103.14968 §3; the paper silences -1 or 0).
 
         Returns:
             (n, img_channels, r, r) fp32, about [-1, 1] and not clamped.
         """
         convs = [conv for block in self.blocks for conv in block.convs()]
         noise = [draw_noise(conv, len(w_plus), noise_mode, generator) for conv in convs]
-        if self._frozen is None or torch.is_grad_enabled():
-            return self.draw(w_plus, noise)
+        if self._frozen is None or torch.is_grad_enabled() or tap or silenced is not None:
+            return self.draw(w_plus, noise, tap, silenced)
         if self._frozen != self._written():
             raise RuntimeError("the weights are not those that were compiled: call compile() again")
         from torch._inductor import config
@@ -135,15 +145,21 @@ class SynthesisNetwork(nn.Module):
         with config.patch(freezing=True):
             return self._compiled_draw(self, w_plus, noise)
 
-    def draw(self, w_plus: Tensor, noise: list[Tensor | None]) -> Tensor:
+    def draw(
+        self, w_plus: Tensor, noise: list[Tensor | None], tap: Tap | None = None, silenced: int | None = None
+    ) -> Tensor:
         """w_plus (n, num_ws, w_dim) and a noise image (1 or n, 1, r, r) or None for each convolution to images."""
         clamp = self.conv_clamp
         x = self.const.to(self.compute_dtype).expand(len(w_plus), -1, -1, -1)  # (n, c4, 4, 4)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last) * (silenced != -1)
         image, layer = None, 0
         for block in self.blocks:
             for conv in block.convs():
                 x = conv(x, w_plus[:, layer], noise[layer], clamp)  # (n, c, r, r)
+                if layer == silenced:
+                    x = torch.zeros_like(x)
+                if tap:
+                    tap(layer, x)
                 layer += 1
             rgb = block.torgb(x, w_plus[:, layer], clamp)  # (n, img_channels, r, r)
             image = rgb if image is None else upsample(image) + rgb
@@ -163,7 +179,7 @@ class SynthesisNetwork(nn.Module):
 
 
 def draw_noise(
-    conv: ModulatedConv2d, n: int, mode: str, generator: list[torch.Generator] | torch.Generator | None
+    conv: ModulatedConv2d, n: int, mode: str, generator: Noise
 ) -> Tensor | None:
     """Noise image of a layer: (1, 1, r, r) when constant, (n, 1, r, r) when random, None when off."""
     if mode == "const":
@@ -222,7 +238,7 @@ class StyleGAN2Generator(HFGanModel):
 
     def forward(
         self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0, truncation_cutoff: int | None = None,
-        noise_mode: str = "const", generator: list[torch.Generator] | torch.Generator | None = None,
+        noise_mode: str = "const", generator: Noise = None,
     ) -> Tensor:  # fmt: skip
         """z (n, z_dim), one-hot c (n, c_dim) to images (n, img_channels, r, r), about [-1, 1]."""
         w = self.mapping(z, c)  # (n, w_dim)

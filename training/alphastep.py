@@ -1,0 +1,202 @@
+"""One iteration of training an alpha network, and the score that needs no label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import loop
+import run
+import torch
+from accelerate import Accelerator
+from bootstrap import Features
+from torch import Tensor
+from torch.nn import functional as F
+
+from hfgan import losses
+from hfgan.augment import shift_each
+from hfgan.models.alpha import AlphaNetwork, AlphaStream
+from hfgan.models.stylegan2 import StyleGAN2Generator
+from hfgan.sampling import broadcast, mix
+from hfgan.segmentation import composite
+
+if TYPE_CHECKING:
+    from alpha import Config, Networks
+
+CONFIDENT = 0.75  # share of clusterings that agree on a pixel that is learned from
+LEAST, MOST = 0.02, 0.98  # area of the subject, beyond which alpha has collapsed
+TRUSTED_AFTER = 2000  # samples
+AREA_BETA = 0.98  # of the running mean of the area, per iteration
+
+
+@dataclass
+class Progress(loop.Progress):
+    """What a resumed run needs beside the tensors."""
+
+    area: float = 0.5  # running mean
+    best_score: float = -1.0
+
+
+class Step:
+    """One iteration: of the bootstrap at first, of the refinement after it."""
+
+    def __init__(self, config: Config, accelerator: Accelerator, nets: Networks, progress: Progress) -> None:
+        self.config, self.accelerator, self.nets, self.progress = config, accelerator, nets, progress
+
+    def __call__(self, real: Tensor, labels: Tensor | None) -> dict[str, float]:
+        config, seen = self.config, self.progress.images_seen
+        numbers = self.bootstrap(len(real)) if self.learning else self.refine(real)
+        half_life = min(config.ema_images, max(0.05 * (seen + config.batch), 1e-8))
+        run.update_average(self.nets.average, self.nets.alpha, 0.5 ** (config.batch / half_life))
+        self.check_collapse()
+        return numbers
+
+    def source(self, purpose: str) -> torch.Generator:
+        """Randomness of this iteration and process for one purpose."""
+        return run.random_source(self.config.seed, run.PURPOSES[purpose], self.progress.images_seen,
+                                 self.accelerator.process_index)  # fmt: skip
+
+    # ---------------------------------------------------------------- bootstrap
+
+    def bootstrap(self, count: int) -> dict[str, float]:
+        """Learn from the pixels that nearly all clusterings agree on."""
+        _, logit, votes = self.draw(count)
+        learned = vote_loss(logit, votes)
+        loss = learned + self.config.binary_weight * losses.binarisation(logit.sigmoid())
+        self.track_area(logit.sigmoid())
+        self.update("alpha", loss, self.config.lr)
+        return {"loss_votes": learned.item()}
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images (n, c, r, r), logits (n, 1, r, r) with gradients, and votes (n, 1, SIZE, SIZE) where there are any."""
+        generator, source = self.nets.generator, self.source("latents")
+        w = self.nets.draw_w(count, source)
+        psi = torch.empty(count, 1).uniform_(self.config.truncation_psi, 1.0, generator=source).to(w.device)
+        self.w_plus = broadcast(generator.mapping.w_avg.lerp(w, psi), generator.num_ws)
+        stream, features = AlphaStream(self.nets.alpha), Features()
+
+        def tap(layer: int, x: Tensor) -> None:
+            stream(layer, x)
+            features(layer, x)
+
+        wanted = self.nets.votes is not None and (self.learning or self.config.anchor_weight > 0)
+        image = generator.synthesis(self.w_plus, "random", self.source("noise"), tap=tap if wanted else stream)
+        return image, stream.logit, self.nets.votes(features) if wanted else None
+
+    @property
+    def learning(self) -> bool:
+        """Whether the bootstrap goes on."""
+        return self.progress.images_seen < self.config.bootstrap_images
+
+    # ---------------------------------------------------------------- refinement
+
+    def refine(self, real: Tensor) -> dict[str, float]:
+        """The discriminator's step, then alpha's, on one batch of composites."""
+        config, nets = self.config, self.nets
+        iteration = self.progress.images_seen // config.batch
+        image, logit, votes = self.draw(len(real))
+        alpha = logit.sigmoid()
+        background = nets.generator.synthesis(
+            self.w_plus.roll(1, dims=0) if config.other_background else self.w_plus, "random", self.source("fake"),
+            silenced=nets.background_layer,
+        )  # fmt: skip
+        composites = self.compose(image, alpha, background)
+
+        nets.discriminator.requires_grad_(True)
+        numbers = self.discriminator_step(real, composites.detach(), iteration)
+        nets.discriminator.requires_grad_(False)
+
+        numbers |= self.alpha_losses(composites, alpha, logit, votes)
+        return numbers
+
+    def compose(self, image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+        """Subjects, moved at random, over backgrounds: (n, c, r, r)."""
+        if not self.config.shift:
+            return composite(image, background, alpha)
+        layers = shift_each(torch.cat([image, alpha], dim=1), self.config.shift, self.source("path"))
+        return composite(layers[:, :-1], background, layers[:, -1:])
+
+    def discriminator_step(self, real: Tensor, fake: Tensor, iteration: int) -> dict[str, float]:
+        """One step of the discriminator, and now and then one of its penalty."""
+        config, net = self.config, self.nets.discriminator
+        loss = losses.logistic_d(net(real, None), net(fake, None))
+        self.update("discriminator", loss)
+        numbers = {"loss_d": loss.item()}
+        if iteration % config.r1_every == 0:
+            penalty, _ = losses.gradient_penalty(lambda x: net(x, None), real)
+            self.update("discriminator", penalty * (config.r1_gamma / 2 * config.r1_every))
+            numbers["r1"] = penalty.item()
+        return numbers
+
+    def alpha_losses(
+        self, composites: Tensor, alpha: Tensor, logit: Tensor, votes: Tensor | None
+    ) -> dict[str, float]:
+        """One step of the alpha network on what it is judged by."""
+        config = self.config
+        adversarial = losses.logistic_g(self.nets.discriminator(composites, None))
+        area = self.track_area(alpha)
+        loss = config.adversarial_weight * adversarial + config.binary_weight * losses.binarisation(alpha)
+        loss = loss + config.foreground_weight * F.relu(config.foreground_min - area).mean()
+        loss = loss + config.background_weight * F.relu(config.background_min - (1 - area)).mean()
+        if votes is not None:
+            loss = loss + config.anchor_weight * vote_loss(logit, votes)
+        self.update("alpha", loss, config.lr / 10 if config.bootstrap_images else config.lr)
+        return {"loss_alpha": adversarial.item()}
+
+    # ---------------------------------------------------------------- what both share
+
+    def track_area(self, alpha: Tensor) -> Tensor:
+        """The area that the priors look at: of each image (n,), or the running mean () of all."""
+        mean = alpha.mean()
+        known = self.progress.area
+        self.progress.area = AREA_BETA * known + (1 - AREA_BETA) * mean.item()
+        return alpha.mean(dim=(1, 2, 3)) if self.config.area == "image" else mean + (known - mean).detach()
+
+    def update(self, name: str, loss: Tensor, lr: float | None = None) -> None:
+        """Average gradients over processes and take one optimizer step."""
+        optimizer = self.nets.optimizers[name]
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] if lr is None else lr
+        loss.backward()
+        run.average_gradients(self.accelerator, optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def check_collapse(self) -> None:
+        """Stop where alpha is nearly the same everywhere."""
+        area, seen = self.progress.area, self.progress.images_seen
+        if seen > TRUSTED_AFTER and not LEAST < area < MOST:
+            raise run.UserError(
+                f"collapsed after {seen:,} samples: the subject covers {area:.1%} of the pictures (expected "
+                f"{LEAST:.0%} to {MOST:.0%}); give --bootstrap-images, or a higher --background-weight or "
+                "--foreground-weight, in a new --out"
+            )
+
+
+def vote_loss(logit: Tensor, votes: Tensor) -> Tensor:
+    """Cross-entropy of alpha's logit (n, 1, r, r), seen at the size of votes (n, 1, s, s), where these are confident."""
+    sure = ((votes >= CONFIDENT) | (votes <= 1 - CONFIDENT)).float()
+    alpha = F.interpolate(logit.sigmoid(), size=votes.shape[2:], mode="area").clamp(1e-4, 1 - 1e-4)
+    found = F.binary_cross_entropy(alpha, votes.round(), reduction="none")
+    return (found * sure).sum() / sure.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def stability(generator: StyleGAN2Generator, net: AlphaNetwork, w_plus: Tensor) -> float:
+    """How little alpha depends on what should not matter: other noise, other colours.
+
+    Mean over samples of the IoU, averaged over subject and background, between the alpha of w_plus
+    (n, num_ws, w_dim) and that under new noise and with the finest half of the styles of another sample. All or
+    nothing counts as 0.
+    """
+    fine = list(range(generator.num_ws // 2 + 1, generator.num_ws))
+    other = mix(w_plus, w_plus.roll(1, dims=0), fine)
+    source = torch.Generator().manual_seed(0)
+    found = [net(generator, w, "random", source)[1] > 0 for w in (w_plus, w_plus, other)]
+    return sum(mean_iou(found[0], again).mean().item() for again in found[1:]) / 2
+
+
+def mean_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU (n,) of masks (n, 1, h, w), averaged over foreground and background; 0 for a class that neither has."""
+    pairs = ((a, b), (~a, ~b))
+    return sum((x & y).sum((1, 2, 3)) / (x | y).sum((1, 2, 3)).clamp(min=1) for x, y in pairs) / 2

@@ -1,0 +1,131 @@
+"""Foreground by vote, without a label: clusters of the generator's activations that shun the border of the picture.
+
+Pixels of one thing have like activations (Collins et al. 2020, "Editing in Style"; Feng et al. 2023, "Network-free,
+unsupervised semantic segmentation with synthetic images"). Clusters are found over many samples at once, so that an
+index means the same in all of them. What is seldom at the upper border and often in the middle is foreground; several
+clusterings vote.
+"""
+
+from __future__ import annotations
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hfgan.models.stylegan2 import StyleGAN2Generator
+from hfgan.sampling import broadcast
+
+SIZE = 32  # px of the grid that is clustered
+COARSEST, FINEST = 16, 64  # px: activations in between are looked at
+DIMENSIONS = 64  # principal components that are kept
+CLUSTERINGS = (8, 12, 16, 20, 24)  # clusters in each
+PIXELS = 50_000  # that the clusters are sought on
+BATCH = 32
+TOLERANCE = 0.02  # of foreground that a background is left with
+
+
+class Features:
+    """A tap that keeps the activations of a pass as one descriptor per pixel."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def __call__(self, layer: int, x: Tensor) -> None:  # (n, c, r, r)
+        if not COARSEST <= x.shape[2] <= FINEST:
+            return
+        unit = F.normalize(x.detach().float(), dim=1)
+        self.seen.append(F.interpolate(unit, size=(SIZE, SIZE), mode="bilinear", antialias=x.shape[2] > SIZE))
+
+    def pixels(self) -> Tensor:
+        """(n * SIZE * SIZE, d), sample by sample and row by row."""
+        return torch.cat(self.seen, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+class Votes(nn.Module):
+    """What was learned of a generator's activations, and how it votes; all of it in buffers.
+
+    Args:
+        dimensions: Of a pixel's descriptor.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        kept = min(DIMENSIONS, dimensions)
+        self.register_buffer("mean", torch.zeros(dimensions))
+        self.register_buffer("basis", torch.zeros(dimensions, kept))
+        self.register_buffer("centers", torch.zeros(sum(CLUSTERINGS), kept))
+        self.register_buffer("foreground", torch.zeros(sum(CLUSTERINGS)))
+
+    def forward(self, features: Features) -> Tensor:
+        """The share (n, 1, SIZE, SIZE) of clusterings that say foreground."""
+        places = self.place(features.pixels())  # (p, kept)
+        found = [said[nearest(places, centers)] for centers, said in self.clusterings()]
+        return torch.stack(found).mean(dim=0).view(-1, 1, SIZE, SIZE)
+
+    def place(self, pixels: Tensor) -> Tensor:
+        """Descriptors (p, d) as directions (p, kept)."""
+        return F.normalize((pixels - self.mean) @ self.basis, dim=1)
+
+    def clusterings(self) -> list[tuple[Tensor, Tensor]]:
+        """Centers (k, kept) and verdicts (k,), 1 for foreground, of each clustering."""
+        return list(zip(self.centers.split(CLUSTERINGS), self.foreground.split(CLUSTERINGS), strict=True))
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, generator: StyleGAN2Generator, w: Tensor, seed: int) -> Votes:
+        """Learn from samples w (n, w_dim)."""
+        pixels = torch.cat([observe(generator, rows).pixels() for rows in w.split(BATCH)])  # (p, d)
+        votes = cls(pixels.shape[1]).to(w.device)
+        votes.mean.copy_(pixels.mean(dim=0))
+        values, vectors = torch.linalg.eigh(torch.cov(pixels.T))
+        votes.basis.copy_(vectors[:, -votes.basis.shape[1] :])
+        places = torch.cat([votes.place(rows) for rows in pixels.split(PIXELS)])
+        source = torch.Generator().manual_seed(seed)
+        some = places[torch.randperm(len(places), generator=source)[:PIXELS].to(places.device)].cpu().numpy()
+        for turn, (centers, verdicts) in enumerate(votes.clusterings()):
+            found = KMeans(len(centers), n_init=1, random_state=seed + turn).fit(some).cluster_centers_
+            centers.copy_(torch.from_numpy(found))
+            verdicts.copy_(is_foreground(nearest(places, centers).view(-1, SIZE, SIZE), len(centers)))
+        return votes
+
+
+def observe(generator: StyleGAN2Generator, w: Tensor, **how: int) -> Features:
+    """The descriptors of samples w (n, w_dim)."""
+    features = Features()
+    generator.synthesis(broadcast(w, generator.num_ws), "const", tap=features, **how)
+    return features
+
+
+def nearest(places: Tensor, centers: Tensor) -> Tensor:
+    """Index (p,) of the center (k, d) nearest to each of places (p, d)."""
+    return torch.cat([torch.cdist(rows, centers).argmin(dim=1) for rows in places.split(PIXELS)])
+
+
+def is_foreground(clusters: Tensor, count: int) -> Tensor:
+    """Verdicts (count,): 1 for a cluster that has a larger share of the middle than of the border.
+
+    The lower border does not count: a subject stands on the ground, or is cut off there.
+
+    Args:
+        clusters: Index of the cluster at each pixel (n, s, s).
+    """
+    size = clusters.shape[-1]
+    edge, quarter = max(size // 16, 1), size // 4
+    border, middle = torch.zeros(2, size, size, dtype=torch.bool, device=clusters.device)
+    border[:edge] = border[: -quarter, :edge] = border[: -quarter, -edge:] = True
+    middle[quarter:, quarter:-quarter] = True
+    shares = [
+        torch.bincount(clusters[:, where].flatten(), minlength=count) / clusters[:, where].numel()
+        for where in (border, middle)
+    ]
+    return (shares[1] > shares[0]).float()
+
+
+@torch.no_grad()
+def choose_background(votes: Votes, generator: StyleGAN2Generator, w: Tensor) -> tuple[int, float]:
+    """The first layer whose silence leaves samples w (n, w_dim) with hardly more foreground than any other's, and how
+    much that is [share]. Later layers than the third take the colours along."""
+    found = {layer: votes(observe(generator, w, silenced=layer)).mean().item() for layer in range(-1, 3)}
+    few = min(found.values()) + TOLERANCE
+    return next((layer, share) for layer, share in found.items() if share <= few)
