@@ -1,4 +1,4 @@
-"""The command `hfgan`: sample, info, app, evaluate. What takes long to import is imported by who needs it."""
+"""The command `hfgan`: sample, cutout, dataset, export, info, app, evaluate. What loads slowly is imported late."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hfgan import __version__
+from hfgan import __version__, flags
 
 if TYPE_CHECKING:
     from hfgan.pipeline import HFGan, SampleOutput
 
-MAX_SEEDS = 100_000  # in one command
 BATCH = 16
 FIRST = "hfaces-64"  # the bundled model that is meant when none is named
 NO_MODEL = (
@@ -33,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["evaluate"]:  # its flags belong to the stage
         return _evaluate(given[1:])
-    options = _parser().parse_args(given)
+    options = _cutout_flags(given[1:]) if given[:1] == ["cutout"] else _parser().parse_args(given)
     try:
         options.run(options)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         return _fail(options.command, str(error) or type(error).__name__)
     except KeyboardInterrupt:
         return 130
@@ -60,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="hfgan", description="Draw pictures with a StyleGAN2.")
     parser.add_argument("--version", action="version", version=f"hfgan {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_sample, _add_info, _add_app):
+    for add in (_add_sample, _add_cutout, _add_dataset, _add_export, _add_info, _add_app):
         add(commands)
     commands.add_parser("evaluate", add_help=False, help="measure a model, in a checkout of the repository")
     return parser
@@ -76,32 +75,52 @@ def _add_sample(commands: Any) -> None:
     parser = _command(commands, "sample", _sample, "draw pictures into a folder, or an animation")
     _add_model(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--seeds", type=_seeds, default="0-7", metavar="0-15,42", help="one picture each (%(default)s)")
+    what.add_argument(
+        "--seeds", type=flags.seeds, default="0-7", metavar="0-15,42", help="one picture each (%(default)s)"
+    )
     what.add_argument("--replay", type=Path, metavar="PNG", help="draw the picture of this file again")
-    what.add_argument("--walk", type=_seeds, metavar="3,1,4", help="go from one to the next and back to the first")
-    parser.add_argument("--psi", type=_psi, default=0.7, metavar="0.7|0.4,0.9",
+    what.add_argument(
+        "--walk", type=flags.seeds, metavar="3,1,4", help="go from one to the next and back to the first"
+    )
+    parser.add_argument("--psi", type=flags.psi, default=0.7, metavar="0.7|0.4,0.9",
                         help="truncation: 1 all variety, 0 average; or coarse,fine layers (%(default)s)")  # fmt: skip
     parser.add_argument("--cutoff", type=int, metavar="LAYERS", help="truncate only so many of the first layers")
     parser.add_argument("--truncation", choices=("global", "multimodal", "none"),
                         help="toward the mean of all, a mode or nothing (global without --mode)")  # fmt: skip
-    parser.add_argument("--mode", type=_mode, metavar="12|nearest|random", help="which mode of a model with modes")
+    parser.add_argument(
+        "--mode", type=flags.mode, metavar="12|nearest|random", help="which mode of a model with modes"
+    )
     parser.add_argument(
         "--assignment", choices=("l2", "perceptual"), help="how the nearest mode is found (the model's way)"
     )
     parser.add_argument("--label", type=int, help="class of a model with classes")
     parser.add_argument("--noise", choices=("const", "random", "none"), default="const", help="(%(default)s)")
-    parser.add_argument("--mix", type=_mix, action="append", default=[], metavar="SEED:LAYERS",
+    parser.add_argument("--mix", type=flags.mix, action="append", default=[], metavar="SEED:LAYERS",
                         help="take these layers from another seed, such as 7:4-7; may be repeated")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="(%(default)s)")
-    parser.add_argument("--grid", type=_file(".png"), metavar="PNG", help="also write all pictures as one")
+    parser.add_argument("--grid", type=flags.file(".png"), metavar="PNG", help="also write all pictures as one")
     parser.add_argument("--columns", type=int, help="of --grid (as square as can be)")
     parser.add_argument(
-        "--animation", type=_file(".gif", ".webp", ".png"), metavar="FILE", help=".gif, .webp or .png of --walk"
+        "--animation", type=flags.file(".gif", ".webp", ".png"), metavar="FILE", help=".gif, .webp or .png of --walk"
     )
     parser.add_argument(
         "--steps", type=int, default=24, help="pictures from one seed of --walk to the next (%(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _add_cutout(commands: Any) -> None:
+    commands.add_parser("cutout", add_help=False, help="cut the subjects out of photos: files, folders, HTTP, frames")
+
+
+def _add_dataset(commands: Any) -> None:
+    parser = _command(commands, "dataset", _dataset, "write pictures and their alpha as a data set for segmentation")
+    _add_model(parser)
+    flags.add_dataset(parser)
+
+
+def _add_export(commands: Any) -> None:
+    flags.add_export(_command(commands, "export", _export, "write a part of a model for other programs, as ONNX"))
 
 
 def _add_info(commands: Any) -> None:
@@ -113,7 +132,7 @@ def _add_app(commands: Any) -> None:
     parser = _command(commands, "app", _app, "open the app in a browser on this machine")
     parser.add_argument("--model", nargs="+", metavar="MODEL", help="bundled names, folders or Hub ids (all bundled)")
     parser.add_argument("--host", help="address to listen on (127.0.0.1, or GRADIO_SERVER_NAME)")
-    parser.add_argument("--port", type=_port, help="(the first free one from 7860 on, or GRADIO_SERVER_PORT)")
+    parser.add_argument("--port", type=flags.port, help="(the first free one from 7860 on, or GRADIO_SERVER_PORT)")
     parser.add_argument("--share", action=argparse.BooleanOptionalAction, default=False, help="open a public tunnel")
 
 
@@ -123,60 +142,6 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"), help="(%(default)s)"
     )
-
-
-def _seeds(text: str) -> list[int]:
-    """Seeds in "0-15,42", both ends included, in their order."""
-    ends = [part.split("-") for part in text.split(",")]
-    if not all(len(pair) <= 2 and all(end.strip().isdecimal() for end in pair) for pair in ends):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0-15,42")
-    spans = [range(int(pair[0]), int(pair[-1]) + 1) for pair in ends]
-    if not all(spans) or sum(map(len, spans)) > MAX_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text!r} has a range that descends, or more than {MAX_SEEDS} seeds")
-    return [seed for span in spans for seed in span]
-
-
-def _psi(text: str) -> float | list[float]:
-    """A number, or two such as 0.4,0.9."""
-    try:
-        first, *others = map(float, text.split(","))
-    except ValueError:
-        first, others = 0.0, [0.0, 0.0]
-    if len(others) > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor two such as 0.4,0.9")
-    return [first, *others] if others else first
-
-
-def _mode(text: str) -> int | str:
-    """The index of a mode, or how to choose it."""
-    if not text.isdecimal() and text not in ("nearest", "random"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 12, nearest or random")
-    return int(text) if text.isdecimal() else text
-
-
-def _mix(text: str) -> tuple[int, str]:
-    """Seed and layers in "7:4-7"."""
-    seed, colon, layers = text.partition(":")
-    if not colon or not seed.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed and layers such as 7:4-7")
-    return int(seed), layers
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
-    return int(text)
-
-
-def _file(*suffixes: str) -> Callable[[str], Path]:
-    """A path with one of these endings."""
-
-    def parse(text: str) -> Path:
-        if not text.lower().endswith(suffixes):
-            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
-        return Path(text)
-
-    return parse
 
 
 # ---------------------------------------------------------------- models
@@ -194,11 +159,12 @@ def _load(name: str | None, options: argparse.Namespace) -> HFGan:
     return HFGan.from_pretrained(name or _bundled()[0], device=device, dtype=options.dtype)
 
 
-def _bundled() -> list[str]:
-    """Names of the models that come with the package, the one that is meant first."""
-    from hfgan.parts import bundled_models
+def _bundled(part: str = "generator") -> list[str]:
+    """Names of the models that come with the package, the one that is meant first: one with this part."""
+    from hfgan.parts import INDEX, bundled_models, read_index
 
-    names = sorted(bundled_models(), key=lambda name: (name != FIRST, name))
+    found = bundled_models()
+    names = sorted(found, key=lambda name: (part not in read_index(found[name] / INDEX), name != FIRST, name))
     if not names:
         raise FileNotFoundError(NO_MODEL)
     return names
@@ -313,6 +279,51 @@ def _save(image: Any, path: Path, recipe: dict | None, options: argparse.Namespa
     path.parent.mkdir(parents=True, exist_ok=True)
     save_png(image, path, recipe, overwrite=options.overwrite)
     print(path)
+
+
+# ---------------------------------------------------------------- cutout
+
+
+def _cutout_flags(arguments: list[str]) -> argparse.Namespace:
+    from hfgan.cutting.cli import parse
+
+    parser = _Parser(prog="hfgan cutout", description="Cut the subjects out of photos, with the flags of rembg.")
+    options = parse(arguments, parser)
+    options.command, options.run = "cutout", _cutout
+    return options
+
+
+def _cutout(options: argparse.Namespace) -> None:
+    from hfgan.cutting.cli import run
+
+    run(options, lambda: _load(options.model or _bundled("matting")[0], options))
+
+
+# ---------------------------------------------------------------- dataset, export
+
+
+def _dataset(options: argparse.Namespace) -> None:
+    from hfgan.pairs import export_pairs
+    from hfgan.pipeline import HFGan
+
+    name = options.model or _bundled("alpha")[0]
+    gan, card = _load(name, options), HFGan.download(name) / "README.md"
+    settings = {key: getattr(options, key) for key in flags.DATASET}
+    tally = export_pairs(gan, options.out, options.num, card=card, **settings)
+    print(f"{options.out}: {tally.kept:,} pairs; {tally.coverage:,} samples were left out for their coverage and "
+          f"{tally.confidence:,} for their confidence")  # fmt: skip
+
+
+def _export(options: argparse.Namespace) -> None:
+    from hfgan.export import export_matting
+    from hfgan.pipeline import HFGan
+
+    _check_free([options.out], options.overwrite)
+    gan = HFGan.from_pretrained(options.model or _bundled(options.part)[0])
+    net = gan.part(options.part)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    export_matting(net, options.out, name=gan.name, overwrite=options.overwrite)
+    print(options.out)
 
 
 # ---------------------------------------------------------------- info, app, evaluate

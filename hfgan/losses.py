@@ -40,6 +40,33 @@ def binarisation(alpha: Tensor) -> Tensor:
     return torch.minimum(alpha, 1 - alpha).mean()
 
 
+def matting_energy(alpha: Tensor, image: Tensor, reach: int = 1, epsilon: float = 1e-4) -> Tensor:
+    """How far alpha is from a linear function of colour in every small window: scalar >= 0 (Levin et al. 2008, eq. 6).
+
+    The least squares fit in a window leaves var(alpha) - c^T (C + epsilon)^-1 c, where C is the covariance of the
+    colours and c that of colour and alpha; an edge of alpha is free where the picture has one, and nowhere else.
+
+    Args:
+        alpha: (n, 1, h, w).
+        image: (n, 3, h, w) in [-1, 1]; taken as constant.
+        reach: Windows have 2 reach + 1 pixels a side.
+        epsilon: Of colours in [0, 1], squared.
+    """
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+
+    colour = (image.detach().float() + 1) / 2
+    n, c, h, w = colour.shape
+    centre, middle = mean(colour), mean(alpha)  # (n, c, h, w), (n, 1, h, w)
+    products = (colour.unsqueeze(2) * colour.unsqueeze(1)).flatten(1, 2)
+    spread = mean(products).view(n, c, c, h, w) - centre.unsqueeze(2) * centre.unsqueeze(1)
+    spread = spread.permute(0, 3, 4, 1, 2) + epsilon * torch.eye(c, device=colour.device)  # (n, h, w, c, c)
+    shared = (mean(colour * alpha) - centre * middle).permute(0, 2, 3, 1).unsqueeze(-1)  # (n, h, w, c, 1)
+    explained = (shared * (torch.linalg.inv(spread) @ shared)).sum((-2, -1))  # (n, h, w)
+    return (mean(alpha.square()) - middle.square())[:, 0].sub(explained).clamp(min=0).mean()
+
+
 def gradient_penalty(discriminate: Callable[[Tensor], Tensor], image: Tensor) -> tuple[Tensor, Tensor]:
     """Squared gradient norm of the discriminator, R1 on real and R2 on drawn images (arXiv 1801.04406 §4.1).
 

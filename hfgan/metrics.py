@@ -7,6 +7,7 @@ every number. With MobileNetV2 features the Frechet distance is called FD-MNv2, 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -267,3 +268,41 @@ def mean_ranks(values: Tensor) -> Tensor:
     """Ranks (n,) from 0, fp64; equal values get the mean of theirs."""
     _, group, counts = values.unique(return_inverse=True, return_counts=True)
     return (counts.cumsum(0) - (counts + 1) / 2).double()[group]
+
+
+# ---------------------------------------------------------------- alpha
+
+
+def mean_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU (n,) of two masks (n,1,h,w) bool, averaged over foreground and background; 1 for a class that neither has."""
+    return (_iou(a, b) + _iou(~a, ~b)) / 2
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    common, either = (a & b).sum((1, 2, 3)), (a | b).sum((1, 2, 3))
+    return torch.where(either > 0, common / either.clamp(min=1), 1.0)
+
+
+def boundary_iou(a: Tensor, b: Tensor, share: float = 0.02) -> Tensor:
+    """IoU (n,) of the inner rims of two masks (n,1,h,w) bool (Cheng et al. 2021, arXiv 2103.16562).
+
+    A rim is what lies in a mask within `share` of the picture's diagonal from its edge; the picture's own border is
+    no edge.
+    """
+    reach = max(round(share * math.hypot(*a.shape[-2:])), 1)
+    return _iou(a & near_edge(a, reach), b & near_edge(b, reach))
+
+
+def band_error(alpha: Tensor, true: Tensor, share: float = 0.02) -> Tensor:
+    """Mean absolute error (n,) of alpha (n,1,h,w) in the unknown band: within `share` of the diagonal of a true edge.
+
+    A picture without an edge has no error here.
+    """
+    band = near_edge(true > 0.5, max(round(share * math.hypot(*true.shape[-2:])), 1))
+    return ((alpha - true).abs() * band).sum((1, 2, 3)) / band.sum((1, 2, 3)).clamp(min=1)
+
+
+def near_edge(mask: Tensor, reach: int) -> Tensor:
+    """Pixels (n,1,h,w) that a square of 2 reach + 1 pixels around has both in and out of a mask (n,1,h,w) bool."""
+    within = [F.max_pool2d(x.float(), 2 * reach + 1, stride=1, padding=reach) > 0 for x in (mask, ~mask)]
+    return within[0] & within[1]

@@ -384,6 +384,8 @@ def _way(recipe: Recipe) -> list[object]:
 def _cut(picture: Image, alpha: Tensor, refine: bool, **said: Any) -> Cutout:
     """The cut-out of a picture from its alpha (1, 1, a, b) at any size; `said` goes into the cut-out."""
     rgb = images.with_channels(picture, 3)
+    size = [min(sides) for sides in zip(alpha.shape[-2:], rgb.size[::-1], strict=True)]
+    alpha = F.interpolate(alpha, size=size, mode="bilinear", align_corners=False, antialias=True)  # no larger than rgb
     found = (
         segmentation.refine(alpha, images.to_tensor(rgb))
         if refine

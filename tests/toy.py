@@ -25,7 +25,7 @@ def save_toy(
     parts = {}
     if alpha:
         matting = MattingNetwork(resolution=resolution, widths=(8, 16))
-        for net in (matting, parts.setdefault("alpha", AlphaNetwork.beside(generator, proj_dim=2))):
+        for net in (matting, parts.setdefault("alpha", AlphaNetwork.beside(generator, hidden_dim=4))):
             net.out.weight.data.mul_(20)  # an alpha that uses its range
         parts["matting"] = matting
     HFGan(generator=generator, modes=bank, **parts).save_pretrained(folder)

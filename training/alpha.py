@@ -18,7 +18,7 @@ import loop
 import run
 import torch
 from accelerate import Accelerator
-from alphastep import Progress, Step, stability
+from alphastep import Progress, Step, score
 from bootstrap import BATCH, Votes, choose_background
 from networks import lazy_adam
 from photos import Photos
@@ -32,6 +32,7 @@ from hfgan.models.alpha import AlphaNetwork
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.sampling import broadcast
 
+SHAPE = ("per_resolution", "hidden_dim", "kernel_size", "first_resolution", "trunk_resolution")
 SAMPLES = 512  # behind the votes
 SHEET = 32  # samples on the sheet and behind the score
 
@@ -48,8 +49,10 @@ class Config:
     minutes: float | None = flag(None, "stop (resumably) after so many minutes")
     batch: int = flag(16, "samples per iteration, all processes together")
     lr: float = flag(0.002, "learning rate of alpha, and a tenth of it in the refinement")
-    proj_dim: int = flag(8, "channels kept of an activation")
+    per_resolution: int = flag(1, "activations that are looked at of each resolution, 2 for both or 1")
+    hidden_dim: int = flag(12, "channels kept of an activation")
     kernel_size: int = flag(3, "of merges, 1 or 3")
+    first_resolution: int = flag(16, "coarsest activations that are looked at [pixels]")
     trunk_resolution: int = flag(64, "finest activations that are merged [pixels]")
     background_layer: int | None = flag(None, "layer to silence, -1 the constant; default: what the votes prefer")
     truncation_psi: float = flag(0.7, "samples are drawn with psi between this and 1")
@@ -58,6 +61,7 @@ class Config:
     adversarial_weight: float = flag(0.1, "of the discriminator's verdict")
     anchor_weight: float = flag(1.0, "of the votes during the refinement")
     binary_weight: float = flag(0.1, "of mean(min(alpha, 1 - alpha))")
+    edge_weight: float = flag(3.0, "of edges of alpha where the picture has none")
     foreground_weight: float = flag(1.0, "of the subject's least area")
     background_weight: float = flag(1.0, "of the background's least area")
     foreground_min: float = flag(0.05, "least area of the subject [share]")
@@ -78,9 +82,9 @@ class Config:
 # term in R1, upsampling that displaces
 PRESETS = {
     "labels4free": {
-        "images": 9600, "bootstrap_images": 0, "batch": 8, "lr": 0.0002 * 4 / 5, "proj_dim": 3, "kernel_size": 1,
-        "trunk_resolution": 32, "background_layer": 0, "truncation_psi": 1.0, "other_background": False, "shift": 0.0,
-        "adversarial_weight": 1.0, "anchor_weight": 0.0, "binary_weight": 1.2, "foreground_weight": 1.2,
+        "images": 9600, "bootstrap_images": 0, "batch": 8, "lr": 0.0002 * 4 / 5, "per_resolution": 2, "hidden_dim": 6, "kernel_size": 1,
+        "first_resolution": 4, "trunk_resolution": 32, "background_layer": 0, "truncation_psi": 1.0, "other_background": False, "shift": 0.0,
+        "adversarial_weight": 1.0, "anchor_weight": 0.0, "binary_weight": 1.2, "edge_weight": 0.0, "foreground_weight": 1.2,
         "foreground_min": 0.25, "background_weight": 0.0, "background_min": 0.4, "area": "image", "disc_lr": 0.0002,
         "ema_images": 2230,
     }
@@ -94,14 +98,12 @@ class Networks:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.gan = HFGan.from_pretrained(config.model, dtype=config.precision, device=device)
         self.generator = self.gan.generator.requires_grad_(False)
-        shape = {"proj_dim": config.proj_dim, "kernel_size": config.kernel_size}
-        trunk = min(config.trunk_resolution, self.generator.config.resolution)
+        largest = self.generator.config.resolution
+        shape = {name: min(getattr(config, name), largest) for name in SHAPE}
         self.votes, self.background_layer = self.learn_votes(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.alpha = AlphaNetwork.beside(
-                self.generator, **shape, trunk_resolution=trunk, background_layer=self.background_layer
-            )
+            self.alpha = AlphaNetwork.beside(self.generator, **shape, background_layer=self.background_layer)
             same = ("resolution", "img_channels", "channel_base", "channel_max", "c_dim")
             self.discriminator = StyleGAN2Discriminator(**{k: self.generator.config[k] for k in same}).to(device)
         self.discriminator.set_compute_dtype(self.generator.dtype)
@@ -192,7 +194,7 @@ class Reporter:
         nets = self.nets
         image, logit = nets.average(nets.generator, self.w_plus)
         alpha = logit.sigmoid()
-        signs = {"area": alpha.mean().item(), "score": stability(nets.generator, nets.average, self.w_plus)}
+        signs = {"area": alpha.mean().item(), "score": score(nets.generator, nets.average, nets.votes, self.w_plus)}
         if signs["score"] >= progress.best_score:
             progress.best_score = signs["score"]
             nets.best.load_state_dict(nets.average.state_dict())

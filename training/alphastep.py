@@ -9,21 +9,23 @@ import loop
 import run
 import torch
 from accelerate import Accelerator
-from bootstrap import Features
+from bootstrap import Features, Votes
 from torch import Tensor
 from torch.nn import functional as F
 
 from hfgan import losses
 from hfgan.augment import shift_each
+from hfgan.images import on_white
+from hfgan.metrics import mean_iou
 from hfgan.models.alpha import AlphaNetwork, AlphaStream
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast, mix
-from hfgan.segmentation import composite
+from hfgan.segmentation import composite, refine
 
 if TYPE_CHECKING:
     from alpha import Config, Networks
 
-CONFIDENT = 0.75  # share of clusterings that agree on a pixel that is learned from
+CONFIDENT = 0.75  # votes from which a pixel is learned from
 LEAST, MOST = 0.02, 0.98  # area of the subject, beyond which alpha has collapsed
 TRUSTED_AFTER = 2000  # samples
 AREA_BETA = 0.98  # of the running mean of the area, per iteration
@@ -48,7 +50,7 @@ class Step:
         numbers = self.bootstrap(len(real)) if self.learning else self.refine(real)
         half_life = min(config.ema_images, max(0.05 * (seen + config.batch), 1e-8))
         run.update_average(self.nets.average, self.nets.alpha, 0.5 ** (config.batch / half_life))
-        self.check_collapse()
+        check_collapse(self.progress.area, seen)
         return numbers
 
     def source(self, purpose: str) -> torch.Generator:
@@ -60,9 +62,9 @@ class Step:
 
     def bootstrap(self, count: int) -> dict[str, float]:
         """Learn from the pixels that nearly all clusterings agree on."""
-        _, logit, votes = self.draw(count)
+        image, logit, votes = self.draw(count)
         learned = vote_loss(logit, votes)
-        loss = learned + self.config.binary_weight * losses.binarisation(logit.sigmoid())
+        loss = learned + self.shape_loss(image, logit.sigmoid())
         self.track_area(logit.sigmoid())
         self.update("alpha", loss, self.config.lr)
         return {"loss_votes": learned.item()}
@@ -106,7 +108,7 @@ class Step:
         numbers = self.discriminator_step(real, composites.detach(), iteration)
         nets.discriminator.requires_grad_(False)
 
-        numbers |= self.alpha_losses(composites, alpha, logit, votes)
+        numbers |= self.alpha_losses(image, composites, alpha, logit, votes)
         return numbers
 
     def compose(self, image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
@@ -129,13 +131,13 @@ class Step:
         return numbers
 
     def alpha_losses(
-        self, composites: Tensor, alpha: Tensor, logit: Tensor, votes: Tensor | None
+        self, image: Tensor, composites: Tensor, alpha: Tensor, logit: Tensor, votes: Tensor | None
     ) -> dict[str, float]:
         """One step of the alpha network on what it is judged by."""
         config = self.config
         adversarial = losses.logistic_g(self.nets.discriminator(composites, None))
         area = self.track_area(alpha)
-        loss = config.adversarial_weight * adversarial + config.binary_weight * losses.binarisation(alpha)
+        loss = config.adversarial_weight * adversarial + self.shape_loss(image, alpha)
         loss = loss + config.foreground_weight * F.relu(config.foreground_min - area).mean()
         loss = loss + config.background_weight * F.relu(config.background_min - (1 - area)).mean()
         if votes is not None:
@@ -144,6 +146,13 @@ class Step:
         return {"loss_alpha": adversarial.item()}
 
     # ---------------------------------------------------------------- what both share
+
+    def shape_loss(self, image: Tensor, alpha: Tensor) -> Tensor:
+        """Alpha is to be 0 or 1, and to have its edges where the picture (n, c, r, r) has some."""
+        binary = self.config.binary_weight * losses.binarisation(alpha)
+        if not self.config.edge_weight:
+            return binary
+        return binary + self.config.edge_weight * losses.matting_energy(alpha, on_white(image))
 
     def track_area(self, alpha: Tensor) -> Tensor:
         """The area that the priors look at: of each image (n,), or the running mean () of all."""
@@ -162,41 +171,50 @@ class Step:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def check_collapse(self) -> None:
-        """Stop where alpha is nearly the same everywhere."""
-        area, seen = self.progress.area, self.progress.images_seen
-        if seen > TRUSTED_AFTER and not LEAST < area < MOST:
-            raise run.UserError(
-                f"collapsed after {seen:,} samples: the subject covers {area:.1%} of the pictures (expected "
-                f"{LEAST:.0%} to {MOST:.0%}); give --bootstrap-images, or a higher --background-weight or "
-                "--foreground-weight, in a new --out"
-            )
+
+def check_collapse(area: float, images_seen: int) -> None:
+    """Stop where the subject covers [share] next to nothing or nearly all of the pictures."""
+    if images_seen > TRUSTED_AFTER and not LEAST < area < MOST:
+        raise run.UserError(
+            f"collapsed after {images_seen:,} samples: the subject covers {area:.1%} of the pictures (expected "
+            f"{LEAST:.0%} to {MOST:.0%}); give --bootstrap-images, or a higher --background-weight or "
+            "--foreground-weight, in a new --out"
+        )
 
 
 def vote_loss(logit: Tensor, votes: Tensor) -> Tensor:
-    """Cross-entropy of alpha's logit (n, 1, r, r), seen at the size of votes (n, 1, s, s), where these are confident."""
-    sure = ((votes >= CONFIDENT) | (votes <= 1 - CONFIDENT)).float()
+    """Cross-entropy of alpha's logit (n, 1, r, r), seen at the size of votes (n, 1, s, s), where these are confident.
+
+    A pixel whose neighbours are not does not count: edges are left to the picture.
+    """
+    most, least = (sign * F.max_pool2d(sign * votes, 3, stride=1, padding=1) for sign in (1, -1))
+    sure = ((least >= CONFIDENT) | (most <= 1 - CONFIDENT)).float()
     alpha = F.interpolate(logit.sigmoid(), size=votes.shape[2:], mode="area").clamp(1e-4, 1 - 1e-4)
     found = F.binary_cross_entropy(alpha, votes.round(), reduction="none")
     return (found * sure).sum() / sure.sum().clamp(min=1)
 
 
 @torch.no_grad()
-def stability(generator: StyleGAN2Generator, net: AlphaNetwork, w_plus: Tensor) -> float:
-    """How little alpha depends on what should not matter: other noise, other colours.
+def score(generator: StyleGAN2Generator, net: AlphaNetwork, votes: Votes | None, w_plus: Tensor) -> float:
+    """How good alpha seems to be without a label, 0 to 1.
 
-    Mean over samples of the IoU, averaged over subject and background, between the alpha of w_plus
-    (n, num_ws, w_dim) and that under new noise and with the finest half of the styles of another sample. All or
-    nothing counts as 0.
+    It should not depend on the noise, nor on the colours; its edges should be those of the picture; and it should agree
+    with the votes, where there are any. Mean over these and over samples of the IoU with alpha under new noise, with
+    the finest half of the styles of another sample, after refinement, and with the votes. 0 where it has collapsed.
+
+    Args:
+        w_plus: (n, num_ws, w_dim).
     """
+    features, source = Features(), torch.Generator().manual_seed(0)
+    image, logit = net(generator, w_plus)
+    found = logit > 0
+    if not LEAST < found.float().mean() < MOST:
+        return 0.0
     fine = list(range(generator.num_ws // 2 + 1, generator.num_ws))
-    other = mix(w_plus, w_plus.roll(1, dims=0), fine)
-    source = torch.Generator().manual_seed(0)
-    found = [net(generator, w, "random", source)[1] > 0 for w in (w_plus, w_plus, other)]
-    return sum(mean_iou(found[0], again).mean().item() for again in found[1:]) / 2
-
-
-def mean_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU (n,) of masks (n, 1, h, w), averaged over foreground and background; 0 for a class that neither has."""
-    pairs = ((a, b), (~a, ~b))
-    return sum((x & y).sum((1, 2, 3)) / (x | y).sum((1, 2, 3)).clamp(min=1) for x, y in pairs) / 2
+    drawn = [net(generator, w, "random", source)[1] > 0 for w in (w_plus, mix(w_plus, w_plus.roll(1, dims=0), fine))]
+    pairs = zip(logit.sigmoid().split(1), on_white(image).split(1), strict=True)
+    others = [*drawn, torch.cat([refine(alpha, picture) for alpha, picture in pairs]) > 0.5]
+    if votes is not None:
+        generator.synthesis(w_plus, tap=features)
+        others.append(F.interpolate(votes(features), size=found.shape[2:], mode="bilinear") > 0.5)
+    return torch.stack([mean_iou(found, other) for other in others]).mean().item()

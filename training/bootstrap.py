@@ -58,7 +58,7 @@ class Votes(nn.Module):
         self.register_buffer("foreground", torch.zeros(sum(CLUSTERINGS)))
 
     def forward(self, features: Features) -> Tensor:
-        """The share (n, 1, SIZE, SIZE) of clusterings that say foreground."""
+        """How much (n, 1, SIZE, SIZE) clusterings say foreground, in the mean."""
         places = self.place(features.pixels())  # (p, kept)
         found = [said[nearest(places, centers)] for centers, said in self.clusterings()]
         return torch.stack(found).mean(dim=0).view(-1, 1, SIZE, SIZE)
@@ -68,7 +68,7 @@ class Votes(nn.Module):
         return F.normalize((pixels - self.mean) @ self.basis, dim=1)
 
     def clusterings(self) -> list[tuple[Tensor, Tensor]]:
-        """Centers (k, kept) and verdicts (k,), 1 for foreground, of each clustering."""
+        """Centers (k, kept) and verdicts (k,), from 0 to 1 for foreground, of each clustering."""
         return list(zip(self.centers.split(CLUSTERINGS), self.foreground.split(CLUSTERINGS), strict=True))
 
     @classmethod
@@ -86,7 +86,7 @@ class Votes(nn.Module):
         for turn, (centers, verdicts) in enumerate(votes.clusterings()):
             found = KMeans(len(centers), n_init=1, random_state=seed + turn).fit(some).cluster_centers_
             centers.copy_(torch.from_numpy(found))
-            verdicts.copy_(is_foreground(nearest(places, centers).view(-1, SIZE, SIZE), len(centers)))
+            verdicts.copy_(foreground(nearest(places, centers).view(-1, SIZE, SIZE), len(centers)))
         return votes
 
 
@@ -102,10 +102,11 @@ def nearest(places: Tensor, centers: Tensor) -> Tensor:
     return torch.cat([torch.cdist(rows, centers).argmin(dim=1) for rows in places.split(PIXELS)])
 
 
-def is_foreground(clusters: Tensor, count: int) -> Tensor:
-    """Verdicts (count,): 1 for a cluster that has a larger share of the middle than of the border.
+def foreground(clusters: Tensor, count: int) -> Tensor:
+    """How much each cluster (count,) is foreground: its share of the middle, over that plus its share of the border.
 
-    The lower border does not count: a subject stands on the ground, or is cut off there.
+    The lower border does not count: a subject stands on the ground, or is cut off there. A cluster that lines the
+    subject is about as often in the one as in the other, and so votes for neither.
 
     Args:
         clusters: Index of the cluster at each pixel (n, s, s).
@@ -113,13 +114,13 @@ def is_foreground(clusters: Tensor, count: int) -> Tensor:
     size = clusters.shape[-1]
     edge, quarter = max(size // 16, 1), size // 4
     border, middle = torch.zeros(2, size, size, dtype=torch.bool, device=clusters.device)
-    border[:edge] = border[: -quarter, :edge] = border[: -quarter, -edge:] = True
+    border[:edge] = border[:-quarter, :edge] = border[:-quarter, -edge:] = True
     middle[quarter:, quarter:-quarter] = True
     shares = [
         torch.bincount(clusters[:, where].flatten(), minlength=count) / clusters[:, where].numel()
-        for where in (border, middle)
+        for where in (middle, border)
     ]
-    return (shares[1] > shares[0]).float()
+    return shares[0] / (shares[0] + shares[1]).clamp(min=1e-9)
 
 
 @torch.no_grad()

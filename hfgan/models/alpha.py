@@ -1,8 +1,13 @@
 """Alpha network of Labels4Free (Abdal et al. 2021, arXiv 2103.14968): what the generator sees while it draws, to alpha.
 
-Each activation is projected the moment it is produced, so that only a few channels of it are ever kept. Up to
-`trunk_resolution` projections are merged from coarse to fine; above it every resolution adds to the logit what a
-linear look at its activations says. The last level of the paper, a sum before a 1x1 convolution, is linear too.
+Each activation is projected the moment it is produced, so that only a few channels of it are ever kept. From coarse
+to fine, with A f the projection of an activation and K a convolution,
+
+    h_r = lrelu(A_1 f_(r,1) + A_2 f_(r,2) + up(K h_(r/2)))    up to `trunk_resolution`,
+    l_r = a_1 f_(r,1) + a_2 f_(r,2) + up(l_(r/2))             above it,
+
+and alpha is the sigmoid of the last l; the first activations f_(r,1) may be left out. Merges of the paper are 1x1 convolutions of concatenated projections, which is
+this with a 1x1 K: a product of matrices is a matrix, and a 1x1 convolution and `up` commute.
 """
 
 from __future__ import annotations
@@ -19,6 +24,9 @@ from hfgan.models.base import HFGanModel
 from hfgan.models.layers import LRELU_SLOPE
 from hfgan.models.stylegan2 import Noise, StyleGAN2Generator, channels_at, check_resolution
 
+# activations in between are merged: coarser ones hardly know where they are, finer ones know colours
+COARSE = {"first_resolution": 16, "trunk_resolution": 64}  # px
+
 
 class AlphaNetwork(HFGanModel):
     """Alpha of what a generator draws, from its activations.
@@ -27,51 +35,51 @@ class AlphaNetwork(HFGanModel):
         resolution, channel_base, channel_max: Those of the generator.
         first_resolution: The coarsest activations that are looked at [pixels].
         trunk_resolution: The finest that are merged; finer ones add to the logit.
-        proj_dim: Channels that are kept of an activation.
-        kernel_size: Of the merges, 1 or 3.
+        per_resolution: Activations of each resolution that are looked at: 2, both, or 1, the last.
+        hidden_dim: Channels of h.
+        kernel_size: Of K, 1 or 3.
         background_layer: The layer to silence for a background without the subject, -1 being the constant.
         generator_fingerprint: Of the generator that this was trained beside; it means nothing beside another.
     """
 
     @register_to_config
     def __init__(
-        self, *, resolution: int = 64, channel_base: int = 32768, channel_max: int = 512, first_resolution: int = 4,
-        trunk_resolution: int = 64, proj_dim: int = 8, kernel_size: int = 3, background_layer: int = 0,
+        self, *, resolution: int = 64, channel_base: int = 32768, channel_max: int = 512, first_resolution: int = 16,
+        trunk_resolution: int = 64, per_resolution: int = 1, hidden_dim: int = 12, kernel_size: int = 3, background_layer: int = 0,
         generator_fingerprint: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
         for size in (resolution, trunk_resolution):
             check_resolution(size)
-        if not 4 <= first_resolution <= trunk_resolution <= resolution or kernel_size not in (1, 3) or proj_dim < 1:
+        if not 4 <= first_resolution <= trunk_resolution <= resolution or hidden_dim < 1:
             raise ValueError(
                 f"first_resolution {first_resolution}, trunk_resolution {trunk_resolution}, resolution {resolution}, "
-                f"kernel_size {kernel_size}, proj_dim {proj_dim}: expected 4 <= first <= trunk <= resolution, "
-                "a kernel of 1 or 3 and a positive proj_dim"
+                f"hidden_dim {hidden_dim}: expected 4 <= first <= trunk <= resolution and a positive hidden_dim"
             )
-        sizes = [layer_resolution(layer) for layer in range(2 * int(math.log2(resolution)) - 3)]
-        self.taps = nn.ModuleDict(
+        if kernel_size not in (1, 3) or per_resolution not in (1, 2):
+            raise ValueError(
+                f"kernel_size is {kernel_size} and per_resolution {per_resolution}: expected 1 or 3, and 1 or 2"
+            )
+        self.taps = nn.ModuleDict()  # A and a, by layer
+        for layer in range(2 * int(math.log2(resolution)) - 3):
+            size = layer_resolution(layer)
+            if size >= first_resolution and (layer % 2 == 0 or per_resolution == 2):
+                channels = channels_at(size, channel_base, channel_max)
+                self.taps[str(layer)] = nn.Conv2d(channels, hidden_dim if size <= trunk_resolution else 1, 1)
+        sizes = [2**k for k in range(int(math.log2(first_resolution)), int(math.log2(trunk_resolution)))]
+        self.lifts = nn.ModuleDict(  # K, by the resolution of what it is applied to
             {
-                str(layer): nn.Conv2d(
-                    channels_at(size, channel_base, channel_max), proj_dim if size <= trunk_resolution else 1, 1
-                )
-                for layer, size in enumerate(sizes)
-                if size >= first_resolution
+                str(size): nn.Conv2d(hidden_dim, hidden_dim, kernel_size, padding=kernel_size // 2, bias=False)
+                for size in sizes
             }
         )
-        hidden = 2 * proj_dim
-        coarse = {size: proj_dim * sizes.count(size) for size in sizes if first_resolution <= size <= trunk_resolution}
-        self.merges = nn.ModuleDict()
-        below = coarse.pop(first_resolution)
-        for size, width in coarse.items():
-            self.merges[str(size)] = nn.Conv2d(width + below, hidden, kernel_size, padding=kernel_size // 2)
-            below = hidden
-        self.out = nn.Conv2d(below, 1, 1)
+        self.out = nn.Conv2d(hidden_dim, 1, 1)
 
     @classmethod
     def beside(cls, generator: StyleGAN2Generator, **shape: int) -> Self:
         """An untrained network for a generator; `shape` are arguments that are not the generator's."""
         same = {name: generator.config[name] for name in ("resolution", "channel_base", "channel_max")}
-        shape = {"trunk_resolution": min(64, same["resolution"])} | shape
+        shape = {name: min(size, same["resolution"]) for name, size in COARSE.items()} | shape
         return cls(**same, **shape, generator_fingerprint=generator.fingerprint()).to(generator.device)
 
     def check_generator(self, generator: StyleGAN2Generator) -> None:
@@ -104,33 +112,35 @@ class AlphaStream:
     """The state of an alpha network while the generator draws: called with every activation in turn.
 
     Attributes:
-        logit: (n, 1, r, r) fp32 once all have been seen.
+        state: (n, hidden_dim, r, r), h, or above the trunk (n, 1, r, r), l; None before the first. While the second
+            activation of a resolution is still to come, the sum without it.
     """
 
     def __init__(self, net: AlphaNetwork) -> None:
-        self.net, self.parts = net, []
-        self.hidden: Tensor | None = None
-        self.logit: Tensor | None = None
+        self.net = net
+        self.state: Tensor | None = None
 
     def __call__(self, layer: int, x: Tensor) -> None:  # (n, c, r, r)
         net, size = self.net, x.shape[2]
         if str(layer) not in net.taps:
             return
-        seen = project(net.taps[str(layer)], x)  # (n, proj_dim or 1, r, r)
-        if size > net.config.trunk_resolution:
-            self.logit = seen + (self.logit if self.logit.shape == seen.shape else enlarge(self.logit))
-            return
-        self.parts.append(seen)
+        seen = project(net.taps[str(layer)], x)  # (n, hidden_dim or 1, r, r)
+        self.state = seen if self.state is None else seen.add_(self.state)
         if layer % 2:  # the second activation of this resolution is still to come
             return
-        if self.hidden is None:
-            self.hidden = torch.cat(self.parts, dim=1)  # (n, proj_dim or 2 proj_dim, r, r)
-        else:
-            merged = net.merges[str(size)](torch.cat([*self.parts, enlarge(self.hidden)], dim=1))
-            self.hidden = F.leaky_relu(merged, LRELU_SLOPE)  # (n, 2 proj_dim, r, r)
-        self.parts = []
-        if size == net.config.trunk_resolution:
-            self.logit = net.out(self.hidden)  # (n, 1, r, r)
+        trunk = net.config.trunk_resolution
+        if size <= trunk:
+            self.state = F.leaky_relu(self.state, LRELU_SLOPE)  # (n, hidden_dim, r, r)
+        if size == trunk:
+            self.state = project(net.out, self.state)  # (n, 1, r, r)
+        if size < net.config.resolution:
+            lifted = net.lifts[str(size)](self.state) if size < trunk else self.state
+            self.state = enlarge(lifted)  # (n, hidden_dim or 1, 2r, 2r)
+
+    @property
+    def logit(self) -> Tensor:
+        """(n, 1, r, r) fp32, once all have been seen."""
+        return self.state
 
 
 def layer_resolution(layer: int) -> int:
@@ -139,8 +149,10 @@ def layer_resolution(layer: int) -> int:
 
 
 def project(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution computed in the dtype of x (n, i, r, r), to (n, o, r, r) in fp32."""
-    return F.conv2d(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype)).float()
+    """A 1x1 convolution of x (n, i, h, w), computed in its dtype, to (n, o, h, w) in fp32."""
+    pixels = x.permute(0, 2, 3, 1)  # (n, h, w, i), a view when x is channels_last
+    seen = F.linear(pixels, conv.weight.flatten(1).to(x.dtype), conv.bias.to(x.dtype))  # (n, h, w, o)
+    return seen.permute(0, 3, 1, 2).float()
 
 
 def enlarge(x: Tensor) -> Tensor:

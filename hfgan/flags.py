@@ -1,0 +1,110 @@
+"""What flags of the command line read, and the flags of `hfgan dataset` and `hfgan export`. Loads nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+MAX_SEEDS = 100_000  # in one command
+# what `hfgan dataset` hands on to `export_pairs`
+DATASET = ("seed", "truncation_psi", "truncation", "label", "coverage", "min_confidence", "category", "batch_size")
+
+
+# ---------------------------------------------------------------- what they read
+
+
+def seeds(text: str) -> list[int]:
+    """Seeds in "0-15,42", both ends included, in their order."""
+    ends = [part.split("-") for part in text.split(",")]
+    if not all(len(pair) <= 2 and all(end.strip().isdecimal() for end in pair) for pair in ends):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds such as 0-15,42")
+    spans = [range(int(pair[0]), int(pair[-1]) + 1) for pair in ends]
+    if not all(spans) or sum(map(len, spans)) > MAX_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r} has a range that descends, or more than {MAX_SEEDS} seeds")
+    return [seed for span in spans for seed in span]
+
+
+def psi(text: str) -> float | list[float]:
+    """A number, or two such as 0.4,0.9."""
+    try:
+        first, *others = map(float, text.split(","))
+    except ValueError:
+        first, others = 0.0, [0.0, 0.0]
+    if len(others) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor two such as 0.4,0.9")
+    return [first, *others] if others else first
+
+
+def mode(text: str) -> int | str:
+    """The index of a mode, or how to choose it."""
+    if not text.isdecimal() and text not in ("nearest", "random"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 12, nearest or random")
+    return int(text) if text.isdecimal() else text
+
+
+def mix(text: str) -> tuple[int, str]:
+    """Seed and layers in "7:4-7"."""
+    seed, colon, layers = text.partition(":")
+    if not colon or not seed.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed and layers such as 7:4-7")
+    return int(seed), layers
+
+
+def port(text: str) -> int:
+    """The number of a port."""
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+    return int(text)
+
+
+def file(*suffixes: str) -> Callable[[str], Path]:
+    """A path with one of these endings."""
+
+    def parse(text: str) -> Path:
+        if not text.lower().endswith(suffixes):
+            raise argparse.ArgumentTypeError(f"{text!r} does not end in {' or '.join(suffixes)}")
+        return Path(text)
+
+    return parse
+
+
+def span(text: str) -> tuple[float, float]:
+    """Two numbers in "0.05:0.95"."""
+    least, _, most = text.partition(":")
+    try:
+        return float(least), float(most)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no least and most such as 0.05:0.95") from error
+
+
+# ---------------------------------------------------------------- commands
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """The flags of `hfgan dataset` beside those of the model."""
+    parser.add_argument("--num", type=int, default=1000, help="pairs in the folder at the end (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first; the others follow it (%(default)s)")
+    parser.add_argument("--psi", dest="truncation_psi", type=psi, default=0.7, metavar="0.7|0.4,0.9",
+                        help="truncation: 1 all variety, 0 average; or coarse,fine layers (%(default)s)")  # fmt: skip
+    parser.add_argument("--truncation", choices=("global", "multimodal", "none"),
+                        help="toward the mean of all (the default), the nearest mode or nothing")  # fmt: skip
+    parser.add_argument("--label", type=int, help="class of a model with classes")
+    parser.add_argument("--coverage", type=span, default="0.05:0.95", metavar="LEAST:MOST",
+                        help="shares of the picture; samples with other masks are left out (%(default)s)")  # fmt: skip
+    parser.add_argument("--min-confidence", type=float, default=0.0, metavar="0..1",
+                        help="samples of whose mask alpha is less sure are left out (%(default)s)")  # fmt: skip
+    parser.add_argument("--category", default="subject", help="what the subject is called in COCO (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures drawn at once (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("pairs"), metavar="DIR",
+                        help="new, or begun by the same command, which then goes on (%(default)s)")  # fmt: skip
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """The flags of `hfgan export`."""
+    parser.add_argument("part", choices=("matting",), help="which part of the model")
+    parser.add_argument("--model", help="bundled name, folder or Hub id (the bundled model)")
+    parser.add_argument(
+        "--out", type=file(".onnx"), default=Path("matting.onnx"), metavar="ONNX", help="(%(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
