@@ -274,7 +274,7 @@ def mean_ranks(values: Tensor) -> Tensor:
 
 
 def mean_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU (n,) of two masks (n,1,h,w) bool, averaged over foreground and background; 1 for a class that neither has."""
+    """IoU (n,) of two masks (n,1,h,w) bool, mean of foreground and background; 1 for a class that neither has."""
     return (_iou(a, b) + _iou(~a, ~b)) / 2
 
 

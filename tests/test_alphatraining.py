@@ -1,4 +1,4 @@
-"""The stages alpha and matting, run as users run them: no mask is anywhere near, and a blob is found to be the subject."""
+"""The stages alpha and matting, run as users run them: no mask is near, and a blob is found to be the subject."""
 
 from __future__ import annotations
 
@@ -39,7 +39,18 @@ def model(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "model"
 
 
-FLAGS = ["--images", "960", "--bootstrap-images", "640", "--sample-every", "320", "--save-every", "320", "--lr", "0.02"]
+FLAGS = [
+    "--images",
+    "960",
+    "--bootstrap-images",
+    "640",
+    "--sample-every",
+    "320",
+    "--save-every",
+    "320",
+    "--lr",
+    "0.02",
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +79,7 @@ def test_the_subject_is_found_without_a_label(model: Path, trained: Path) -> Non
     assert (trained.parent / "samples" / "000000960.png").exists()
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    model: Path, photos: Path, trained: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, photos: Path, trained: Path, tmp_path: Path) -> None:
     flags = ["--model", str(model), "--data", str(photos), "--out", str(tmp_path), *FLAGS]
     do("alpha", *flags, "--minutes", "0.00001")
     do("alpha", *flags)
@@ -99,8 +108,8 @@ def test_a_collapse_is_said(area: float) -> None:
 
 
 def test_matting_learns_from_what_is_drawn_and_from_photos(trained: Path, photos: Path, tmp_path: Path) -> None:
-    flags = ["--model", str(trained), "--images", "480", "--widths", "8", "16", "--sample-every", "240", "--photos-from",
-             "240", "--data", str(photos), "--least-psi", "0.5"]  # fmt: skip
+    flags = ["--model", str(trained), "--images", "480", "--widths", "8", "16", "--sample-every", "240",
+             "--photos-from", "240", "--data", str(photos), "--least-psi", "0.5"]  # fmt: skip
     do("matting", *flags, "--out", str(tmp_path / "whole"))
     gan = HFGan.from_pretrained(tmp_path / "whole" / "model", dtype="float32")
     alpha = torch.cat([gan.segment(path, refine=False) for path in sorted(photos.iterdir())[:20]])

@@ -37,6 +37,9 @@ PUBLIC = {  # name: arguments, results
     "/mix": (["model", "a", "b", "layers"], ["Mixed", "Recipe of Mixed", "Caption of Mixed"]),
     "/interpolate": (["model", "a", "b", "steps", "file_format"], ["Animation"]),
     "/replay": (["model", "picture"], ["Again", "Recipe of Again", "Caption of Again"]),
+    "/cutout": (["model", "photo"], ["RGBA", "Alpha"]),
+    "/cutout_sample": (["model", "recipe"], ["RGBA", "Alpha"]),
+    "/cutout_batch": (["model", "photos", "kinds", "threshold", "feather", "largest", "invert"], ["ZIP"]),
 }
 
 
@@ -213,7 +216,7 @@ def test_replay_refuses_other_models_and_other_files(user: Client, photo, tmp_pa
 
 
 def test_large_uploads_are_refused(user: Client, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(5_000_000))
+    (tmp_path / "large.png").write_bytes(bytes(21_000_000))
     with pytest.raises(Exception, match=r"(?i)size|large"):
         user.predict("one", handle_file(tmp_path / "large.png"), api_name="/replay")
 

@@ -485,16 +485,19 @@ def test_watch_takes_what_comes_until_ctrl_c(run, tmp_path: Path, photo, monkeyp
     monkeypatch.setattr(folder, "POLL", 0.05)
     write(tmp_path / "in" / "a.png", photo(seed=1))
 
-    def wait_for(path: Path) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(folder, "say", told.append)
+
+    def wait_for(name: str) -> None:
         end = time.monotonic() + 20
-        while not path.exists() and time.monotonic() < end:
+        while name not in told and time.monotonic() < end:
             time.sleep(0.02)
 
     def user() -> None:
-        wait_for(tmp_path / "out" / "a.png")
+        wait_for("out/a.png")
         (tmp_path / "in" / "bad.png").write_bytes(b"bad")
         write(tmp_path / "in" / "new" / "b.png", photo(seed=2))
-        wait_for(tmp_path / "out" / "new" / "b.png")
+        wait_for("out/new/b.png")
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of pytest-xdist ignore it
@@ -505,7 +508,8 @@ def test_watch_takes_what_comes_until_ctrl_c(run, tmp_path: Path, photo, monkeyp
     finally:
         thread.join()
         signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().out.splitlines() == ["out/a.png", "out/new/b.png"]
+    assert told == ["out/a.png", "out/new/b.png"]
+    assert "in/bad.png: not a picture" in said(capsys, 2)
     assert {name: row["status"] for name, row in rows(tmp_path / "all.jsonl").items()} == {
         "a.png": "ok", "bad.png": "error", "new/b.png": "ok"
     }  # fmt: skip

@@ -13,7 +13,7 @@ from hfgan.modes import make_bank
 def save_toy(
     folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0, num_modes: int = 0, alpha: bool = False
 ) -> Path:
-    """Save a random model whose pictures differ from seed to seed, with `alpha` and `matting` too; returns its folder."""
+    """Save a random model whose pictures differ from seed to seed, also with alpha and matting; returns its folder."""
     torch.manual_seed(seed)
     sizes = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1, "channel_base": 256, "channel_max": 16}
     generator = StyleGAN2Generator(resolution=resolution, c_dim=c_dim, **sizes)

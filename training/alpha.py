@@ -44,7 +44,7 @@ class Config:
     model: str = field(metadata={"help": "bundled name, folder or Hub id"})
     data: str = field(metadata={"help": "folder, .zip or Hub data set id, the photos of the generator"})
     out: str = field(metadata={"help": "run folder; the same command resumes"})
-    images: int = flag(24_000, "stop after so many samples, the bootstrap's included")
+    images: int = flag(16_000, "stop after so many samples, the bootstrap's included")
     bootstrap_images: int = flag(16_000, "samples of the bootstrap; 0 for none")
     minutes: float | None = flag(None, "stop (resumably) after so many minutes")
     batch: int = flag(16, "samples per iteration, all processes together")
@@ -82,11 +82,11 @@ class Config:
 # term in R1, upsampling that displaces
 PRESETS = {
     "labels4free": {
-        "images": 9600, "bootstrap_images": 0, "batch": 8, "lr": 0.0002 * 4 / 5, "per_resolution": 2, "hidden_dim": 6, "kernel_size": 1,
-        "first_resolution": 4, "trunk_resolution": 32, "background_layer": 0, "truncation_psi": 1.0, "other_background": False, "shift": 0.0,
-        "adversarial_weight": 1.0, "anchor_weight": 0.0, "binary_weight": 1.2, "edge_weight": 0.0, "foreground_weight": 1.2,
-        "foreground_min": 0.25, "background_weight": 0.0, "background_min": 0.4, "area": "image", "disc_lr": 0.0002,
-        "ema_images": 2230,
+        "images": 9600, "bootstrap_images": 0, "batch": 8, "lr": 0.0002 * 4 / 5, "per_resolution": 2, "hidden_dim": 6,
+        "kernel_size": 1, "first_resolution": 4, "trunk_resolution": 32, "background_layer": 0, "truncation_psi": 1.0,
+        "other_background": False, "shift": 0.0, "adversarial_weight": 1.0, "anchor_weight": 0.0,
+        "binary_weight": 1.2, "edge_weight": 0.0, "foreground_weight": 1.2, "foreground_min": 0.25,
+        "background_weight": 0.0, "background_min": 0.4, "area": "image", "disc_lr": 0.0002, "ema_images": 2230,
     }
 }  # fmt: skip
 MAY_CHANGE = {"minutes", "save_every", "sample_every", "tracker"}

@@ -70,7 +70,7 @@ class Step:
         return {"loss_votes": learned.item()}
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images (n, c, r, r), logits (n, 1, r, r) with gradients, and votes (n, 1, SIZE, SIZE) where there are any."""
+        """Images (n, c, r, r), logits (n, 1, r, r) with gradients, and votes (n, 1, s, s) where they are wanted."""
         generator, source = self.nets.generator, self.source("latents")
         w = self.nets.draw_w(count, source)
         psi = torch.empty(count, 1).uniform_(self.config.truncation_psi, 1.0, generator=source).to(w.device)
@@ -198,8 +198,8 @@ def vote_loss(logit: Tensor, votes: Tensor) -> Tensor:
 def score(generator: StyleGAN2Generator, net: AlphaNetwork, votes: Votes | None, w_plus: Tensor) -> float:
     """How good alpha seems to be without a label, 0 to 1.
 
-    It should not depend on the noise, nor on the colours; its edges should be those of the picture; and it should agree
-    with the votes, where there are any. Mean over these and over samples of the IoU with alpha under new noise, with
+    It should not depend on the noise, nor on the colours; its edges should be those of the picture; and it should
+    agree with the votes, where there are any. Mean over these and over samples of the IoU with alpha under new noise, with
     the finest half of the styles of another sample, after refinement, and with the votes. 0 where it has collapsed.
 
     Args:

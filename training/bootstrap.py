@@ -78,7 +78,7 @@ class Votes(nn.Module):
         pixels = torch.cat([observe(generator, rows).pixels() for rows in w.split(BATCH)])  # (p, d)
         votes = cls(pixels.shape[1]).to(w.device)
         votes.mean.copy_(pixels.mean(dim=0))
-        values, vectors = torch.linalg.eigh(torch.cov(pixels.T))
+        _, vectors = torch.linalg.eigh(torch.cov(pixels.T))
         votes.basis.copy_(vectors[:, -votes.basis.shape[1] :])
         places = torch.cat([votes.place(rows) for rows in pixels.split(PIXELS)])
         source = torch.Generator().manual_seed(seed)

@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 
-
 @dataclass
 class Progress:
     """Numbers that a resumed run needs beside the tensors; a stage may add its own."""

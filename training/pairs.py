@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import run
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -43,7 +42,9 @@ def draw_pairs(
     mapping = generator.mapping
     z = torch.randn(count, generator.config.z_dim, generator=source).to(device)
     w = mapping(z, mapping.labels_in_turn(torch.arange(count)))
-    w_plus = broadcast(mapping.w_avg.lerp(w, uniform(count, least_psi, 1, source).to(device)[:, 0, 0]), generator.num_ws)
+    w_plus = broadcast(
+        mapping.w_avg.lerp(w, uniform(count, least_psi, 1, source).to(device)[:, 0, 0]), generator.num_ws
+    )
     image, logit = net(generator, w_plus, "random", source)
     image, alpha = on_white(image).clamp(-1, 1), logit.sigmoid()
     area, doubt = alpha.mean((1, 2, 3)), torch.minimum(alpha, 1 - alpha).mean((1, 2, 3))
@@ -68,7 +69,7 @@ def uniform(count: int, low: float, high: float, source: torch.Generator, channe
 
 
 def made_up(subject: Tensor, alpha: Tensor, source: torch.Generator) -> Tensor:
-    """Backgrounds (n, 3, r, r) that no photo has: two colours, mixed by waves or noise; some in the subject's colours."""
+    """Backgrounds (n, 3, r, r) that no photo has: two colours, mixed by waves or noise; some are the subject's."""
     n, _, size, _ = subject.shape
     device = subject.device
     colours = uniform(2 * n, -1, 1, source, 3).to(device).view(2, n, 3, 1, 1)
@@ -122,7 +123,9 @@ def recolour(image: Tensor, source: torch.Generator) -> Tensor:
     image = grey + (image - grey) * uniform(n, 0.4, 1.6, source).to(device)
     middle = image.mean((1, 2, 3), keepdim=True)
     image = middle + (image - middle) * uniform(n, 0.7, 1.3, source).to(device)
-    return (image + uniform(n, -0.3, 0.3, source).to(device) + uniform(n, -0.1, 0.1, source, 3).to(device)).clamp(-1, 1)
+    return (image + uniform(n, -0.3, 0.3, source).to(device) + uniform(n, -0.1, 0.1, source, 3).to(device)).clamp(
+        -1, 1
+    )
 
 
 def spoil(image: Tensor, source: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Alpha network of Labels4Free (Abdal et al. 2021, arXiv 2103.14968): what the generator sees while it draws, to alpha.
+"""Alpha network of Labels4Free (Abdal et al. 2021, arXiv 2103.14968): what the generator sees as it draws, to alpha.
 
 Each activation is projected the moment it is produced, so that only a few channels of it are ever kept. From coarse
 to fine, with A f the projection of an activation and K a convolution,
@@ -6,8 +6,9 @@ to fine, with A f the projection of an activation and K a convolution,
     h_r = lrelu(A_1 f_(r,1) + A_2 f_(r,2) + up(K h_(r/2)))    up to `trunk_resolution`,
     l_r = a_1 f_(r,1) + a_2 f_(r,2) + up(l_(r/2))             above it,
 
-and alpha is the sigmoid of the last l; the first activations f_(r,1) may be left out. Merges of the paper are 1x1 convolutions of concatenated projections, which is
-this with a 1x1 K: a product of matrices is a matrix, and a 1x1 convolution and `up` commute.
+and alpha is the sigmoid of the last l; the first activations f_(r,1) may be left out. Merges of the paper are 1x1
+convolutions of concatenated projections, which is this with a 1x1 K: a product of matrices is a matrix, and a 1x1
+convolution and `up` commute.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import math
 from typing import Self
 
-import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,8 +45,8 @@ class AlphaNetwork(HFGanModel):
     @register_to_config
     def __init__(
         self, *, resolution: int = 64, channel_base: int = 32768, channel_max: int = 512, first_resolution: int = 16,
-        trunk_resolution: int = 64, per_resolution: int = 1, hidden_dim: int = 12, kernel_size: int = 3, background_layer: int = 0,
-        generator_fingerprint: str = "",
+        trunk_resolution: int = 64, per_resolution: int = 1, hidden_dim: int = 12, kernel_size: int = 3,
+        background_layer: int = 0, generator_fingerprint: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
         for size in (resolution, trunk_resolution):

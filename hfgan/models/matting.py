@@ -1,4 +1,4 @@
-"""Matting network: an RGB picture to the alpha of its foreground, learned from pictures that a generator drew with theirs.
+"""Matting network: an RGB picture to the alpha of its foreground, learned from what a generator drew with its alpha.
 
 A small U-Net (Ronneberger et al. 2015, arXiv 1505.04597); it knows neither latents nor the generator, so that a photo
 has an alpha without being inverted (Abdal et al. 2021, arXiv 2103.14968: generated pairs train a segmenter).
@@ -7,10 +7,11 @@ has an alpha without being inverted (Abdal et al. 2021, arXiv 2103.14968: genera
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
-from PIL.Image import Image, Resampling
 from diffusers.configuration_utils import register_to_config
+from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,8 +46,7 @@ class MattingNetwork(HFGanModel):
         if len(widths) < 2 or any(width < 8 or width % 8 for width in widths):
             raise ValueError(f"widths are {list(widths)}: expected two or more multiples of 8")
         self.encoder = nn.ModuleList(Stage(below, width) for below, width in zip([3, *widths], widths, strict=False))
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.decoder = nn.ModuleList(Stage(width + below, width) for width, below in reversed(pairs))
+        self.decoder = nn.ModuleList(Stage(width + below, width) for below, width in pairwise(reversed(widths)))
         self.out = nn.Conv2d(widths[0], 1, 1)
 
     @property

@@ -178,9 +178,7 @@ class SynthesisNetwork(nn.Module):
         return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters())
 
 
-def draw_noise(
-    conv: ModulatedConv2d, n: int, mode: str, generator: Noise
-) -> Tensor | None:
+def draw_noise(conv: ModulatedConv2d, n: int, mode: str, generator: Noise) -> Tensor | None:
     """Noise image of a layer: (1, 1, r, r) when constant, (n, 1, r, r) when random, None when off."""
     if mode == "const":
         return conv.noise_const[None, None]

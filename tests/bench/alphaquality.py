@@ -3,9 +3,10 @@
 The judge is a matting network that was taught with the truth of the training photos; it is the supervised upper bound
 for photos, and it stands in for the truth of drawn pictures, which have none. Run it first:
 
-    python tests/bench/alpha.py judge --photos T.zip --truth T-truth.zip --out runs/judge
-    python tests/bench/alpha.py drawn --judge runs/judge --models runs/alpha-*/model
-    python tests/bench/alpha.py photos --judge runs/judge --models runs/matting-*/model --photos V.zip --truth V-truth.zip
+    python tests/bench/alphaquality.py judge --photos T.zip --truth T-truth.zip --out runs/judge
+    python tests/bench/alphaquality.py drawn --judge runs/judge --models runs/alpha-*/model
+    python tests/bench/alphaquality.py photos --judge runs/judge --models runs/matting-*/model --photos V.zip \\
+        --truth V-truth.zip
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def scores(found: Tensor, true: Tensor) -> dict[str, float]:
     half = 1.96 * iou.std().item() / len(iou) ** 0.5
     return {
         "miou": iou.mean().item(), "ci95": half, "worst_tenth": iou.quantile(0.1).item(),
-        "boundary": metrics.boundary_iou(a, b).mean().item(), "band_mae": metrics.band_error(found, true).mean().item(),
+        "boundary": metrics.boundary_iou(a, b).mean().item(),
+        "band_mae": metrics.band_error(found, true).mean().item(),
         "mae": (found - true).abs().mean().item(), "area_r": correlation,
         "collapsed": float(not 0.02 < areas[0].mean().item() < 0.98),
     }  # fmt: skip
