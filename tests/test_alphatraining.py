@@ -161,6 +161,16 @@ def test_votes_are_the_same_again(trained: Path) -> None:
     assert 0 <= votes.min() < votes.max() <= 1
 
 
+def test_a_collapsed_network_scores_nothing(trained: Path) -> None:
+    gan = HFGan.from_pretrained(trained, dtype="float32")
+    w_plus = gan.sample(8, seed=0).w_plus
+    good = alphastep.score(gan.generator, gan.alpha, w_plus)
+    assert 0 < good <= 1
+    with torch.no_grad():
+        gan.alpha.out.bias += 100
+    assert alphastep.score(gan.generator, gan.alpha, w_plus) == 0
+
+
 def test_pixels_near_a_doubt_do_not_count() -> None:
     votes = torch.zeros(1, 1, 8, 8)
     votes[..., :3] = 1

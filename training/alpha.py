@@ -61,7 +61,7 @@ class Config:
     adversarial_weight: float = flag(0.1, "of the discriminator's verdict")
     anchor_weight: float = flag(1.0, "of the votes during the refinement")
     binary_weight: float = flag(0.1, "of mean(min(alpha, 1 - alpha))")
-    edge_weight: float = flag(3.0, "of edges of alpha where the picture has none")
+    edge_weight: float = flag(10.0, "of edges of alpha where the picture has none")
     foreground_weight: float = flag(1.0, "of the subject's least area")
     background_weight: float = flag(1.0, "of the background's least area")
     foreground_min: float = flag(0.05, "least area of the subject [share]")
@@ -194,7 +194,7 @@ class Reporter:
         nets = self.nets
         image, logit = nets.average(nets.generator, self.w_plus)
         alpha = logit.sigmoid()
-        signs = {"area": alpha.mean().item(), "score": score(nets.generator, nets.average, nets.votes, self.w_plus)}
+        signs = {"area": alpha.mean().item(), "score": score(nets.generator, nets.average, self.w_plus)}
         if signs["score"] >= progress.best_score:
             progress.best_score = signs["score"]
             nets.best.load_state_dict(nets.average.state_dict())

@@ -9,14 +9,14 @@ import loop
 import run
 import torch
 from accelerate import Accelerator
-from bootstrap import Features, Votes
+from bootstrap import Features
 from torch import Tensor
 from torch.nn import functional as F
 
 from hfgan import losses
 from hfgan.augment import shift_each
 from hfgan.images import on_white
-from hfgan.metrics import mean_iou
+from hfgan.metrics import boundary_iou, mean_iou
 from hfgan.models.alpha import AlphaNetwork, AlphaStream
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast, mix
@@ -195,26 +195,23 @@ def vote_loss(logit: Tensor, votes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def score(generator: StyleGAN2Generator, net: AlphaNetwork, votes: Votes | None, w_plus: Tensor) -> float:
-    """How good alpha seems to be without a label, 0 to 1.
+def score(generator: StyleGAN2Generator, net: AlphaNetwork, w_plus: Tensor) -> float:
+    """How good alpha seems to be without a label, 0 to 1; 0 where it has collapsed.
 
-    It should not depend on the noise, nor on the colours; its edges should be those of the picture; and it should
-    agree with the votes, where there are any. Mean over these and over samples of the IoU with alpha under new noise, with
-    the finest half of the styles of another sample, after refinement, and with the votes. 0 where it has collapsed.
+    Its edges should be those of the picture: boundary IoU with itself after refinement. And it should depend neither
+    on the noise nor on the colours: times the IoU with itself under new noise, and with the finest half of the styles
+    of another sample. Means over samples.
 
     Args:
         w_plus: (n, num_ws, w_dim).
     """
-    features, source = Features(), torch.Generator().manual_seed(0)
     image, logit = net(generator, w_plus)
     found = logit > 0
     if not LEAST < found.float().mean() < MOST:
         return 0.0
-    fine = list(range(generator.num_ws // 2 + 1, generator.num_ws))
-    drawn = [net(generator, w, "random", source)[1] > 0 for w in (w_plus, mix(w_plus, w_plus.roll(1, dims=0), fine))]
     pairs = zip(logit.sigmoid().split(1), on_white(image).split(1), strict=True)
-    others = [*drawn, torch.cat([refine(alpha, picture) for alpha, picture in pairs]) > 0.5]
-    if votes is not None:
-        generator.synthesis(w_plus, tap=features)
-        others.append(F.interpolate(votes(features), size=found.shape[2:], mode="bilinear") > 0.5)
-    return torch.stack([mean_iou(found, other) for other in others]).mean().item()
+    edges = boundary_iou(found, torch.cat([refine(alpha, picture) for alpha, picture in pairs]) > 0.5)
+    fine, source = range(generator.num_ws // 2 + 1, generator.num_ws), torch.Generator().manual_seed(0)
+    others = (w_plus, mix(w_plus, w_plus.roll(1, dims=0), list(fine)))
+    stable = [mean_iou(found, net(generator, w, "random", source)[1] > 0).mean() for w in others]
+    return (edges.mean() * sum(stable) / len(stable)).item()
