@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hfgan.augment import adapt_probability, augment, diff_augment
+from hfgan.augment import adapt_probability, augment, diff_augment, shift_each
 
 
 def source(seed: int = 0) -> torch.Generator:
@@ -78,6 +78,20 @@ def test_diff_augment_cuts_a_square_of_half_the_side() -> None:
 
 
 # --- the controller --------------------------------------------------------------------------------------
+
+
+def test_layers_move_together_sideways_and_down() -> None:
+    layers = torch.zeros(64, 2, 16, 16)
+    layers[:, :, 8, 8] = 1
+    moved = shift_each(layers, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(moved[:, 0], moved[:, 1])
+    assert moved.sum() == layers.sum()
+    where = moved[:, 0].nonzero()[:, 1:] - 8
+    assert where[:, 0].min() == 0
+    assert where[:, 0].max() == 4
+    assert where[:, 1].min() == -4
+    assert where[:, 1].max() == 4
+    assert torch.equal(shift_each(layers, 0.0, torch.Generator()), layers)
 
 
 def control(p: float, sign_mean: float, images: int = 1000, cap: float = 0.8) -> float:

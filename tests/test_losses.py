@@ -222,6 +222,43 @@ def test_adversarial_gradients(dtype: torch.dtype, limit: float) -> None:
         assert worst(gradients(loss, dict(model.named_parameters())), wanted) < limit
 
 
+# --- alpha ---------------------------------------------------------------------------------------------------
+
+
+def test_binarisation_is_the_distance_to_the_nearer_end() -> None:
+    alpha = torch.tensor([0.0, 1.0, 0.5, 0.2, 0.9]).view(1, 1, 1, 5)
+    assert losses.binarisation(alpha).item() == pytest.approx((0.5 + 0.2 + 0.1) / 5)
+
+
+def test_matting_energy_is_the_residual_of_a_fit_in_every_window() -> None:
+    """Against least squares window by window, with the ridge that epsilon is."""
+    source = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 3, 6, 6, generator=source) * 2 - 1
+    alpha, epsilon, total = torch.rand(1, 1, 6, 6, generator=source), 0.01, 0.0
+    for y in range(6):
+        for x in range(6):
+            rows, columns = slice(max(y - 1, 0), y + 2), slice(max(x - 1, 0), x + 2)
+            colour = ((image[0, :, rows, columns] + 1) / 2).flatten(1).T.double()
+            a = alpha[0, 0, rows, columns].flatten().double()
+            colour, a = colour - colour.mean(0), a - a.mean()
+            spread = colour.T @ colour / len(a) + epsilon * torch.eye(3, dtype=torch.float64)
+            slope = torch.linalg.solve(spread, colour.T @ a / len(a))
+            total += (a.square().mean() - (colour.T @ a / len(a)) @ slope).item()
+    assert losses.matting_energy(alpha, image, epsilon=epsilon).item() == pytest.approx(total / 36, rel=1e-3)
+
+
+def test_an_edge_of_alpha_is_free_where_the_picture_has_one() -> None:
+    step = (torch.arange(16) >= 8).float().expand(1, 1, 16, 16)
+    picture, flat = step.expand(-1, 3, -1, -1) * 2 - 1, torch.zeros(1, 3, 16, 16)
+    displaced = step.roll(3, dims=3)
+    assert losses.matting_energy(step, picture) < 1e-4
+    assert losses.matting_energy(step, flat) > 0.01
+    assert losses.matting_energy(displaced[..., 4:], picture[..., 4:]) > 0.01
+    alpha = torch.rand(1, 1, 16, 16).requires_grad_()
+    losses.matting_energy(alpha, picture).backward()
+    assert alpha.grad.abs().sum() > 0
+
+
 # --- compiled networks -----------------------------------------------------------------------------------
 
 

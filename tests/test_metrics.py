@@ -302,3 +302,44 @@ def calculate_metrics(input1, input2, fid, cuda, verbose):
         assert images[0].dtype == torch.uint8 and images[0].shape == (3, 32, 32)
     return {"frechet_inception_distance": 1000.0 * len(input1) + len(input2)}
 """
+
+
+# --- alpha ---------------------------------------------------------------------------------------------------
+
+
+def squares(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
+    """Masks (n, 1, 32, 32) of boxes (top, left, bottom, right)."""
+    masks = torch.zeros(len(boxes), 1, 32, 32, dtype=torch.bool)
+    for mask, (top, left, bottom, right) in zip(masks, boxes, strict=True):
+        mask[0, top:bottom, left:right] = True
+    return masks
+
+
+def test_mean_iou_is_that_of_both_classes() -> None:
+    a, b = squares((0, 0, 16, 32), (0, 0, 0, 0)), squares((0, 0, 8, 32), (0, 0, 0, 0))
+    found = metrics.mean_iou(a, b)
+    assert found[0].item() == pytest.approx((256 / 512 + 512 / 768) / 2)
+    assert found[1].item() == 1  # both empty
+    assert torch.equal(metrics.mean_iou(a, b), metrics.mean_iou(~a, ~b))
+
+
+def test_boundary_iou_sees_what_iou_hardly_does() -> None:
+    a, b = squares((4, 4, 28, 28)), squares((5, 5, 28, 28))
+    assert metrics.boundary_iou(a, a).item() == 1
+    assert metrics.boundary_iou(a, b) < metrics.mean_iou(a, b) - 0.1
+    rim = metrics.near_edge(a, 1) & a
+    assert rim.sum() == 4 * 23  # one pixel wide
+    whole = squares((0, 0, 32, 32))
+    assert not metrics.near_edge(whole, 3).any()  # the border of the picture is no edge
+
+
+def test_band_error_counts_near_true_edges_only() -> None:
+    true = squares((8, 8, 24, 24)).float()
+    far = true.clone()
+    far[..., 15:17, 15:17] = 0  # a hole deep inside
+    near = true.clone()
+    near[..., 8, 8:24] = 0.5
+    assert metrics.band_error(far, true).item() == 0
+    band = metrics.near_edge(true > 0.5, 1).sum().item()
+    assert metrics.band_error(near, true).item() == pytest.approx(8 / band)
+    assert metrics.band_error(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8)).item() == 0

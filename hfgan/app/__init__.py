@@ -14,12 +14,12 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from hfgan.app import animate, look, mix, modes, replay, sample
+from hfgan.app import animate, cutout, look, mix, modes, replay, sample
 from hfgan.app.card import QUICK, Card, card
 from hfgan.app.studio import Studio
 from hfgan.pipeline import HFGan
 
-MAX_UPLOAD = "4mb"  # a picture of ours of 1024 x 1024 has about two
+MAX_UPLOAD = "20mb"  # the photo of a phone has up to twelve
 MAX_WAITING = 64  # events in the queue before a user is asked to come back
 KEPT = 3600  # seconds for which a picture stays on the server
 
@@ -55,6 +55,9 @@ def _bench(studio: Studio, model: gr.Dropdown, drawn: sample.Sampler) -> tuple[C
                 again = replay.tab(studio, model)
             with gr.Tab("Modes", elem_id="compared", visible=studio.num_modes(str(model.value)) > 0) as compared:
                 modes.tab(studio, model, a, drawn)
+            with gr.Tab("Cut-out", elem_id="cutout", visible=cutout.able(studio, str(model.value))) as able:
+                cutout.tab(studio, model, a)
+    model.change(lambda name: gr.Tab(visible=cutout.able(studio, name)), model, able, **QUICK)
     model.change(lambda name: gr.Tab(visible=studio.num_modes(name) > 0), model, compared, **QUICK)
     for one in (drawn.selected, mixed, again):
         one.offer(a, b)

@@ -9,9 +9,9 @@ try:
 except ImportError:
     spaces = None
 
-SECONDS = 20  # at most; the shorter, the sooner it is one's turn
+SECONDS = 20  # the shorter, the sooner it is one's turn
 
 
-def on_gpu(verb: Callable) -> Callable:
-    """`verb`, run with a GPU on ZeroGPU."""
-    return spaces.GPU(duration=SECONDS)(verb) if spaces else verb
+def on_gpu(verb: Callable, seconds: int = SECONDS) -> Callable:
+    """`verb`, run with a GPU on ZeroGPU for so many seconds at most."""
+    return spaces.GPU(duration=seconds)(verb) if spaces else verb

@@ -22,7 +22,7 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 /* labels stand above pictures, not on them */
 [data-testid="block-label"] { border: 0 !important; background: none !important; }
 .picture .icon-button-wrapper { display: none; }
-.picture .image-container { padding: 36px var(--spacing-md) var(--spacing-md); }
+.picture .image-container, .upload .image-container { padding: 36px var(--spacing-md) var(--spacing-md); }
 .picture .image-frame, .picture .image-frame img { width: 100%; aspect-ratio: 1; object-fit: contain; }
 .picture .empty { aspect-ratio: 1; min-height: 0; padding-top: 36px; }
 #gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); grid-auto-rows: auto; }
@@ -39,6 +39,10 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
   font-size: var(--text-xs); text-align: center; white-space: normal; text-wrap: balance; }
 .below .thumbnail-item:hover .caption-label { opacity: 1; }
 #compare-global .caption-label { min-height: calc(2lh + 4px); }
+.whole .image-frame, .whole .image-frame img { aspect-ratio: auto; }
+.whole .image-frame img { max-height: 640px; }
+.checker img { background: repeating-conic-gradient(#999 0 25%, #ddd 0 50%) 0 0 / 16px 16px; }
+#exports { display: grid; grid-template-columns: repeat(3, 1fr); }
 #modes { flex: 1 1 100%; }
 #modes .empty { min-height: 250px; }
 #modes .grid-wrap { max-height: 285px; overflow-y: auto; }
@@ -58,6 +62,8 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
   #modes .grid-container { grid-template: repeat(2, auto) / none; grid-auto-flow: column; grid-auto-columns: 84px; }
   #gallery .caption-label { display: none; }
   #compare-global .caption-label { min-height: 0; }
+  #exports { grid-template-columns: repeat(2, 1fr); }
+  .tab-container button { padding: 0 8px; }
 }
 """
 
@@ -72,6 +78,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_dark="*neutral_100",
         button_primary_background_fill_hover_dark="*neutral_300",
         button_primary_text_color_dark="*neutral_900",
+        checkbox_border_color_dark="*neutral_400",
         checkbox_label_background_fill_selected_dark="*neutral_100",
         checkbox_label_text_color_selected_dark="*neutral_900",
     )

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import Dependency
-from gradio.utils import get_upload_folder
 
 from hfgan.app import toward
 from hfgan.app.card import QUICK, Card, card
 from hfgan.app.gpu import on_gpu
-from hfgan.app.studio import Drawn, Studio
+from hfgan.app.studio import Drawn, Studio, own_file
 from hfgan.captions import caption
 from hfgan.models.stylegan2 import NOISE_MODES
 from hfgan.recipes import Recipe
@@ -134,13 +132,7 @@ def pick(gallery: Gallery, recipes: list[Recipe], event: gr.SelectData) -> Drawn
 
 
 def _at(gallery: Gallery, recipes: list[Recipe], index: int) -> Drawn:
-    """File, recipe and caption of one picture.
-
-    A client says where the file is. Gradio does not check the files of a gallery unless they are marked as files,
-    and would then serve any of the working folder: only what lies in its cache is ours.
-    """
+    """File, recipe and caption of one picture; a client says where the file is."""
     path, _ = gallery[index]
-    file = Path(path).resolve()
-    if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
-        raise gr.Error("this picture is not here any more: draw it again", print_exception=False)
+    own_file(path)
     return path, recipes[index], caption(recipes[index])

@@ -76,7 +76,7 @@ class Studio:
         Returns:
             The pictures as PNG files with captions, and their recipes.
         """
-        with self._drawing(model) as gan:
+        with self.drawing(model) as gan:
             how = _how(gan, truncation_psi, truncation_cutoff, noise_mode, label) | _toward(gan, truncation, mode)
             out = gan.sample(num_images, seed=seed, **how)
         return _shown(_write(out))
@@ -93,8 +93,8 @@ class Studio:
         Returns:
             The picture as a PNG file, its recipe, and a line that describes it.
         """
-        with self._drawing(model) as gan:
-            out = gan.mix(_again(gan, a, "A"), _again(gan, b, "B"), layers)
+        with self.drawing(model) as gan:
+            out = gan.mix(draw_again(gan, a, "A"), draw_again(gan, b, "B"), layers)
         return _write(out)[0]
 
     def interpolate(self, model: str, a: Recipe, b: Recipe, steps: int = 24, file_format: str = "webp") -> str:
@@ -110,9 +110,9 @@ class Studio:
         Returns:
             The animation as a file.
         """
-        with self._drawing(model) as gan:
-            frames = gan.interpolate(_again(gan, a, "A"), _again(gan, b, "B"), steps)
-        path = _folder() / f"seed{a['seed']:04d}-seed{b['seed']:04d}.{file_format}"
+        with self.drawing(model) as gan:
+            frames = gan.interpolate(draw_again(gan, a, "A"), draw_again(gan, b, "B"), steps)
+        path = new_folder() / f"seed{a['seed']:04d}-seed{b['seed']:04d}.{file_format}"
         images.save_animation([*frames, *frames[-2:0:-1]], path, FPS)
         return str(path)
 
@@ -126,10 +126,10 @@ class Studio:
         Returns:
             The picture as a PNG file, its recipe, and a line that describes it.
         """
-        with self._drawing(model) as gan:
+        with self.drawing(model) as gan:
             if not picture:
                 raise ValueError("no picture: drop a PNG that HFGan made")
-            out = _again(gan, images.read_recipe(picture), "the picture")
+            out = draw_again(gan, images.read_recipe(picture), "the picture")
         return _write(out)[0]
 
     def sweep(self, model: str, recipe: Recipe) -> Both:
@@ -142,8 +142,8 @@ class Studio:
         Returns:
             PNG files with captions and their recipes under global truncation, and the same under multi-modal.
         """
-        with self._drawing(model) as gan:
-            bank, out = _modes(gan), _again(gan, recipe, "A")
+        with self.drawing(model) as gan:
+            bank, out = _modes(gan), draw_again(gan, recipe, "A")
             (told,) = out.recipes
             if told["mix"]:
                 raise ValueError("A was mixed: choose a picture that was not, which has one mode")
@@ -176,7 +176,7 @@ class Studio:
         Returns:
             PNG files with captions and their recipes under global truncation, and the same under multi-modal.
         """
-        with self._drawing(model) as gan:
+        with self.drawing(model) as gan:
             nearest = _toward(gan, "multimodal", 0)
             how = _how(gan, truncation_psi, truncation_cutoff, noise_mode, label)
             first = gan.sample(num_images, seed=seed, **how)
@@ -192,13 +192,17 @@ class Studio:
         Returns:
             PNG files with captions that say the share of each, largest first, 256 at most; none for a model without.
         """
-        with self._drawing(model) as gan:
+        with self.drawing(model) as gan:
             return [] if gan.modes is None else _previews(gan.modes)
 
     def num_modes(self, model: str) -> int:
         """Number of modes that a model has; 0 when it has none."""
         bank = self._models[model][0].modes
         return 0 if bank is None else len(bank.counts)
+
+    def has(self, model: str, part: str) -> bool:
+        """Whether a model has that part."""
+        return part in self._models[model][0].parts
 
     def line(self, model: str) -> str:
         """Which weights are loaded, in one line of Markdown."""
@@ -216,17 +220,50 @@ class Studio:
         return max(gan.generator.config.c_dim for gan, _ in self._models.values())
 
     @contextmanager
-    def _drawing(self, model: str) -> Iterator[HFGan]:
+    def drawing(self, model: str) -> Iterator[HFGan]:
         """The model for oneself; what is wrong with a user's request becomes a message to that user."""
         if model not in self._models:
             raise gr.Error("no such model here: choose one of " + ", ".join(self._models), print_exception=False)
         gan, lock = self._models[model]
-        try:
-            with lock:
-                yield gan
-        except ValueError as error:
-            said = html.escape(str(error)[:MAX_MESSAGE], quote=False)
-            raise gr.Error(said, print_exception=False) from None
+        with refusing(), lock:
+            yield gan
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn what is wrong with a user's request, a ValueError, into a message to that user."""
+    try:
+        yield
+    except ValueError as error:
+        said = html.escape(str(error)[:MAX_MESSAGE], quote=False)
+        raise gr.Error(said, print_exception=False) from None
+
+
+def own_file(path: str | Path) -> Path:
+    """A file that a client names, where it is in Gradio's cache.
+
+    Gradio does not check files unless they are marked as files, and would then read any of the server's.
+    """
+    file = Path(path).resolve()
+    if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
+        raise gr.Error("this picture is not here any more: draw or upload it again", print_exception=False)
+    return file
+
+
+def new_folder() -> Path:
+    """A new folder in Gradio's cache, which empties it after a while; nobody else can guess its name."""
+    folder = Path(get_upload_folder()) / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    return folder
+
+
+def draw_again(gan: HFGan, recipe: Any, name: str) -> SampleOutput:
+    """The picture of a recipe that came from outside."""
+    if recipe is None:
+        raise ValueError(f"{name} is missing: choose a picture for it first")
+    if len(check(recipe)["mix"]) > MAX_MIX:
+        raise ValueError(f"{name} was mixed {len(recipe['mix'])} times: at most {MAX_MIX} are followed here")
+    return gan.replay(recipe)
 
 
 def _how(gan: HFGan, psi: float, cutoff: int, noise_mode: str, label: int) -> dict[str, Any]:
@@ -255,7 +292,7 @@ def _modes(gan: HFGan) -> ModeBank:
 
 def _previews(bank: ModeBank) -> Pictures:
     """PNG files of the largest modes, enlarged in whole steps so that a small one stays crisp, and their captions."""
-    folder, total = _folder(), max(bank.counts.sum().item(), 1)
+    folder, total = new_folder(), max(bank.counts.sum().item(), 1)
     side = bank.config.preview_size * max(1, CRISP // bank.config.preview_size)
     shown = []
     for mode, picture in enumerate(images.to_pil(images.to_image(bank.previews[:MAX_SHOWN]))):
@@ -270,25 +307,9 @@ def _at_psi(gan: HFGan, recipe: Recipe, psi: float) -> list[Drawn]:
     return _write(gan.replay(recipe | {"truncation_psi": psi}), f"-psi{psi:g}")
 
 
-def _again(gan: HFGan, recipe: Any, name: str) -> SampleOutput:
-    """The picture of a recipe that came from outside."""
-    if recipe is None:
-        raise ValueError(f"{name} is missing: choose a picture for it first")
-    if len(check(recipe)["mix"]) > MAX_MIX:
-        raise ValueError(f"{name} was mixed {len(recipe['mix'])} times: at most {MAX_MIX} are followed here")
-    return gan.replay(recipe)
-
-
-def _folder() -> Path:
-    """A new folder in Gradio's cache, which empties it after a while; nobody else can guess its name."""
-    folder = Path(get_upload_folder()) / uuid.uuid4().hex
-    folder.mkdir(parents=True)
-    return folder
-
-
 def _write(out: SampleOutput, suffix: str = "") -> list[Drawn]:
     """PNG files with their recipes; `suffix` ends the names of what would be called alike."""
-    folder = _folder()
+    folder = new_folder()
     names = [Path(file_name(recipe)) for recipe in out.recipes]
     paths = [str(folder / f"{name.stem}{suffix}.png") for name in names]
     for picture, path, recipe in zip(out.images, paths, out.recipes, strict=True):
