@@ -44,7 +44,7 @@ class Config:
     model: str = field(metadata={"help": "bundled name, folder or Hub id"})
     data: str = field(metadata={"help": "folder, .zip or Hub data set id, the photos of the generator"})
     out: str = field(metadata={"help": "run folder; the same command resumes"})
-    images: int = flag(16_000, "stop after so many samples, the bootstrap's included")
+    images: int = flag(16_000, "stop after so many samples; beyond the bootstrap's alpha is refined")
     bootstrap_images: int = flag(16_000, "samples of the bootstrap; 0 for none")
     minutes: float | None = flag(None, "stop (resumably) after so many minutes")
     batch: int = flag(16, "samples per iteration, all processes together")

@@ -114,7 +114,7 @@ def foreground(clusters: Tensor, count: int) -> Tensor:
     size = clusters.shape[-1]
     edge, quarter = max(size // 16, 1), size // 4
     border, middle = torch.zeros(2, size, size, dtype=torch.bool, device=clusters.device)
-    border[:edge] = border[:-quarter, :edge] = border[:-quarter, -edge:] = True
+    border[:edge] = border[:, :edge] = border[:, -edge:] = True
     middle[quarter:, quarter:-quarter] = True
     shares = [
         torch.bincount(clusters[:, where].flatten(), minlength=count) / clusters[:, where].numel()
