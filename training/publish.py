@@ -12,6 +12,7 @@ from typing import Any
 
 import run
 import torch
+from PIL import Image
 from evaluate import COLUMNS
 from modes import sheet
 from run import flag
@@ -53,6 +54,8 @@ def write_published(config: Config, out: Path) -> None:
         save_png(grid(images, 8), out / f"samples-psi-{psi:g}.png", overwrite=True)
     if gan.modes is not None:
         save_png(sheet(gan.modes), out / "modes.png", overwrite=True)
+    if gan.alpha is not None:
+        save_png(cutouts(gan), out / "cutouts.png", overwrite=True)
     metrics = {"training": []} | join_metrics([json.loads(Path(path).read_text()) for path in config.metrics])
     if config.runs:
         from curves import plot_log  # needs matplotlib, which publishing again does not
@@ -64,6 +67,14 @@ def write_published(config: Config, out: Path) -> None:
     write_file(out / "metrics.json", json.dumps(metrics, indent=1).encode(), overwrite=True)
     card = render_card(Path(config.card).read_text(), metrics, gan)
     write_file(out / "README.md", card.encode(), overwrite=True)
+
+
+def cutouts(gan: HFGan) -> Image.Image:
+    """Eight samples; below them their alpha, what is cut out, and it on the background of yet another sample."""
+    out = gan.sample(8, seed=0, truncation_psi=0.7)
+    cuts, elsewhere = gan.cutouts(out), gan.composite(out, gan.sample(1, seed=8, truncation_psi=0.7))
+    rows = [out.images, [cut.mask() for cut in cuts], [cut.on("white") for cut in cuts], elsewhere]
+    return grid([picture.convert("RGB") for row in rows for picture in row], 8)
 
 
 def join_metrics(found: list[dict[str, Any]]) -> dict[str, Any]:
