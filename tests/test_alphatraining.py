@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from test_selfdistillation import do, write_blobs
 
 from hfgan import HFGan
+from hfgan.pairs import export_pairs
 
 TRAINING = Path(__file__).parents[1] / "training"
 sys.path.insert(0, str(TRAINING))
@@ -123,6 +124,15 @@ def test_matting_learns_from_what_is_drawn_and_from_photos(trained: Path, photos
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def test_matting_learns_from_an_exported_data_set(trained: Path, model: Path, tmp_path: Path) -> None:
+    export_pairs(HFGan.from_pretrained(trained, dtype="float32"), tmp_path / "pairs", 24, coverage=(0.0, 1.0))
+    flags = ["--images", "320", "--widths", "8", "16", "--sample-every", "160"]
+    do("matting", "--model", str(model), "--pairs", str(tmp_path / "pairs"), "--out", str(tmp_path / "out"), *flags)
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss_pairs"] < log[1]["loss_pairs"]
+    assert "matting" in HFGan.from_pretrained(tmp_path / "out" / "model").parts
+
+
 def test_matting_needs_alpha(model: Path, tmp_path: Path) -> None:
     told = do("matting", "--model", str(model), "--out", str(tmp_path / "out"), fails=True)
     assert "this model has no alpha" in told
@@ -185,8 +195,9 @@ def test_pixels_near_a_doubt_do_not_count() -> None:
 
 def test_pairs_depend_on_their_source_alone(trained: Path) -> None:
     gan = HFGan.from_pretrained(trained, dtype="float32")
+    drawn = pairs.Drawn(gan.generator, gan.alpha, 0.5)
     one, two, other = (
-        pairs.draw_pairs(gan.generator, gan.alpha, 8, 0.5, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        pairs.show(drawn.draw(8, source), source) for source in map(torch.Generator().manual_seed, (1, 1, 2))
     )
     assert torch.equal(one.image, two.image)
     assert not torch.equal(one.image, other.image)

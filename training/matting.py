@@ -17,7 +17,7 @@ import loop
 import run
 import torch
 from accelerate import Accelerator
-from pairs import draw_pairs, recolour, spoil
+from pairs import Drawn, Exported, recolour, show, spoil
 from photos import Photos
 from run import flag
 from torch import Tensor
@@ -37,9 +37,10 @@ CONFIDENT = 0.9  # of what a photo is taught with
 class Config:
     """Train a matting network, photo to alpha, on what a model with an alpha network draws."""
 
-    model: str = field(metadata={"help": "bundled name, folder or Hub id, with the part alpha"})
+    model: str = field(metadata={"help": "bundled name, folder or Hub id; it has alpha, or --pairs is given"})
     out: str = field(metadata={"help": "run folder; the same command resumes"})
     data: str | None = flag(None, "folder, .zip or Hub data set id: photos to learn from, too")
+    pairs: str | None = flag(None, "folder of `hfgan dataset`: learn from its pairs in place of new ones")
     images: int = flag(24_000, "stop after so many pairs")
     minutes: float | None = flag(None, "stop (resumably) after so many minutes")
     batch: int = flag(16, "pairs per iteration, all processes together")
@@ -65,10 +66,14 @@ class Networks:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.gan = HFGan.from_pretrained(config.model, dtype=config.precision, device=device)
         self.generator = self.gan.generator.requires_grad_(False)
-        self.alpha = self.gan.part("alpha").requires_grad_(False)
+        resolution = self.generator.config.resolution
+        if config.pairs:
+            self.pairs = Exported(config.pairs, resolution, device)
+        else:
+            self.pairs = Drawn(self.generator, self.gan.part("alpha").requires_grad_(False), config.least_psi)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            net = MattingNetwork(resolution=self.generator.config.resolution, widths=list(config.widths))
+            net = MattingNetwork(resolution=resolution, widths=list(config.widths))
         self.matting = net.to(device)
         self.average = copy.deepcopy(self.matting).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.matting.parameters(), lr=config.lr, weight_decay=1e-4)
@@ -141,7 +146,7 @@ class Step:
     def __call__(self, photo: Tensor, labels: Tensor | None) -> dict[str, float]:
         config, nets, seen = self.config, self.nets, self.progress.images_seen
         source = run.random_source(config.seed, run.PURPOSES["latents"], seen, self.accelerator.process_index)
-        pairs = draw_pairs(nets.generator, nets.alpha, len(photo), config.least_psi, source)
+        pairs = show(nets.pairs.draw(len(photo), source), source)
         found = F.binary_cross_entropy_with_logits(nets.matting(pairs.image), pairs.alpha, reduction="none")
         loss = (found.mean((1, 2, 3)) * pairs.weight).sum() / pairs.weight.sum().clamp(min=1)
         numbers = {"loss_pairs": loss.item(), "weight": pairs.weight.mean().item()}
@@ -174,8 +179,8 @@ class Reporter:
     def __init__(self, config: Config, folder: run.RunFolder, nets: Networks, photos: Photos | NoPhotos) -> None:
         self.folder, self.nets = folder, nets
         source = run.random_source(config.seed, run.PURPOSES["noise"])
-        pairs = draw_pairs(nets.generator, nets.alpha, SHEET, config.least_psi, source)
-        self.image = to_image(photos.some(SHEET)).to(nets.generator.device) if config.data else pairs.image
+        drawn = show(nets.pairs.draw(SHEET, source), source).image
+        self.image = to_image(photos.some(SHEET)).to(nets.generator.device) if config.data else drawn
 
     @torch.no_grad()
     def __call__(self, progress: loop.Progress, numbers: dict[str, float]) -> dict[str, Any]:

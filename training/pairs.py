@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hfgan.images import on_white
+from hfgan.images import on_white, pil_to_pixels, resize_square, to_image
 from hfgan.models.alpha import AlphaNetwork
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast
@@ -22,6 +26,14 @@ MATCHED = 0.15  # share of made-up backgrounds in the colours of the subject, wh
 OCTAVES = (2, 4, 8, 16)  # cells of the noise that backgrounds are made of
 
 
+class Samples(NamedTuple):
+    """Images (n, 3, r, r) in [-1, 1], their alpha (n, 1, r, r), and images of backgrounds alone, or None."""
+
+    image: Tensor
+    alpha: Tensor
+    background: Tensor | None
+
+
 class Pairs(NamedTuple):
     """Images (n, 3, r, r) in [-1, 1], their alpha (n, 1, r, r), and how much each counts (n,)."""
 
@@ -30,30 +42,65 @@ class Pairs(NamedTuple):
     weight: Tensor
 
 
-@torch.no_grad()
-def draw_pairs(
-    generator: StyleGAN2Generator, net: AlphaNetwork, count: int, least_psi: float, source: torch.Generator
-) -> Pairs:
-    """Samples with psi between `least_psi` and 1 and their alpha, seen on new backgrounds.
+class Exported:
+    """The pairs that `hfgan dataset` wrote into a folder.
 
-    Each depends on `source` alone, which lives on the CPU.
+    Raises:
+        FileNotFoundError: the folder has no metadata.jsonl. ValueError: it has no pairs.
     """
-    device = generator.device
-    mapping = generator.mapping
-    z = torch.randn(count, generator.config.z_dim, generator=source).to(device)
-    w = mapping(z, mapping.labels_in_turn(torch.arange(count)))
-    w_plus = broadcast(
-        mapping.w_avg.lerp(w, uniform(count, least_psi, 1, source).to(device)[:, 0, 0]), generator.num_ws
-    )
-    image, logit = net(generator, w_plus, "random", source)
-    image, alpha = on_white(image).clamp(-1, 1), logit.sigmoid()
+
+    def __init__(self, folder: str, resolution: int, device: torch.device) -> None:
+        lines = [json.loads(line) for line in (Path(folder) / "metadata.jsonl").read_text().splitlines()]
+        if not lines:
+            raise ValueError(f"{folder} has no pairs: export some with `hfgan dataset`")
+        images, alphas = (
+            [Image.open(Path(folder) / line[name]) for line in lines] for name in ("file_name", "alpha_file_name")
+        )
+        pixels = [pil_to_pixels(resize_square(image.convert("RGB"), resolution)) for image in images]
+        self.image = to_image(torch.stack(pixels)).to(device)
+        found = [torch.from_numpy(np.asarray(alpha, np.float32) / 65535)[None, None] for alpha in alphas]
+        small = [F.interpolate(a, size=(resolution, resolution), mode="bilinear", antialias=True) for a in found]
+        self.alpha = torch.cat(small).to(device)
+
+    def draw(self, count: int, source: torch.Generator) -> Samples:
+        """Some of the pairs, at random."""
+        rows = torch.randint(len(self.image), (count,), generator=source).to(self.image.device)
+        return Samples(self.image[rows], self.alpha[rows], None)
+
+
+class Drawn:
+    """New samples of a generator with psi between `least_psi` and 1; each depends on its source alone."""
+
+    def __init__(self, generator: StyleGAN2Generator, net: AlphaNetwork, least_psi: float) -> None:
+        self.generator, self.net, self.least_psi = generator, net, least_psi
+
+    @torch.no_grad()
+    def draw(self, count: int, source: torch.Generator) -> Samples:
+        """Samples, their alpha, and the backgrounds of others; `source` lives on the CPU."""
+        generator, mapping = self.generator, self.generator.mapping
+        z = torch.randn(count, generator.config.z_dim, generator=source).to(generator.device)
+        w = mapping(z, mapping.labels_in_turn(torch.arange(count)))
+        psi = uniform(count, self.least_psi, 1, source).to(w.device).flatten(1)
+        w_plus = broadcast(mapping.w_avg.lerp(w, psi), generator.num_ws)
+        image, logit = self.net(generator, w_plus, "random", source)
+        silenced = self.net.config.background_layer
+        behind = generator.synthesis(w_plus.roll(1, dims=0), "const", silenced=silenced)
+        return Samples(on_white(image).clamp(-1, 1), logit.sigmoid(), on_white(behind).clamp(-1, 1))
+
+
+@torch.no_grad()
+def show(samples: Samples, source: torch.Generator) -> Pairs:
+    """Samples as the network sees them: on other backgrounds, moved, recoloured and spoilt."""
+    image, alpha, drawn = samples
+    count, device = len(image), image.device
     area, doubt = alpha.mean((1, 2, 3)), torch.minimum(alpha, 1 - alpha).mean((1, 2, 3))
     weight = ((area > LEAST) & (area < MOST)).float() * (1 - 4 * doubt).clamp(min=0)
 
     subject = foreground_colors(image, alpha)
-    drawn = on_white(generator.synthesis(w_plus.roll(1, dims=0), "const", silenced=net.config.background_layer))
     choice = torch.rand(count, 1, 1, 1, generator=source).to(device)
-    background = torch.where(choice < OWN + DRAWN, drawn.clamp(-1, 1), made_up(subject, alpha, source))
+    background = made_up(subject, alpha, source)
+    if drawn is not None:
+        background = torch.where(choice < OWN + DRAWN, drawn, background)
     subject, moved = move(subject, alpha, source)
     elsewhere = composite(recolour(subject, source), recolour(background, source), moved)
     kept = choice < OWN

@@ -12,9 +12,9 @@ from typing import Any
 
 import run
 import torch
-from PIL import Image
 from evaluate import COLUMNS
 from modes import sheet
+from PIL import Image
 from run import flag
 
 from hfgan import HFGan
