@@ -23,6 +23,7 @@ LEAST, MOST = 0.03, 0.97  # area of a subject that can be learned from
 OWN = 0.3  # share of subjects that keep their own background
 DRAWN = 0.3  # share that get the generator's background of another sample; the others a made-up one
 MATCHED = 0.15  # share of made-up backgrounds in the colours of the subject, which are hard
+MIXING = 0.35  # deviation of what a channel takes from another
 OCTAVES = (2, 4, 8, 16)  # cells of the noise that backgrounds are made of
 
 
@@ -164,15 +165,17 @@ def move(subject: Tensor, alpha: Tensor, source: torch.Generator) -> tuple[Tenso
 
 
 def recolour(image: Tensor, source: torch.Generator) -> Tensor:
-    """Another brightness, contrast, saturation and tint for each of images (n, 3, r, r)."""
-    n, device = len(image), image.device
+    """Other colours for each of images (n, 3, r, r): channels mixed in half of them, saturation, contrast, a tint that
+    changes across the picture, and brightness."""
+    n, size, device = len(image), image.shape[-1], image.device
+    mixed = torch.randn(n, 3, 3, generator=source) * (torch.rand(n, 1, 1, generator=source) < 0.5) * MIXING
+    image = torch.einsum("nij,njhw->nihw", torch.eye(3, device=device) + mixed.to(device), image)
     grey = image.mean(1, keepdim=True)
     image = grey + (image - grey) * uniform(n, 0.4, 1.6, source).to(device)
     middle = image.mean((1, 2, 3), keepdim=True)
     image = middle + (image - middle) * uniform(n, 0.7, 1.3, source).to(device)
-    return (image + uniform(n, -0.3, 0.3, source).to(device) + uniform(n, -0.1, 0.1, source, 3).to(device)).clamp(
-        -1, 1
-    )
+    tint = uniform(n, -0.3, 0.3, source, 3) * noise(n, size, source) + uniform(n, -0.3, 0.3, source)
+    return (image + tint.to(device)).clamp(-1, 1)
 
 
 def spoil(image: Tensor, source: torch.Generator) -> Tensor:
