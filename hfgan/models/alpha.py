@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hfgan.models.base import HFGanModel
-from hfgan.models.layers import LRELU_SLOPE
+from hfgan.models.layers import lrelu
 from hfgan.models.stylegan2 import Noise, StyleGAN2Generator, channels_at, check_resolution
 
 # activations in between are merged: coarser ones hardly know where they are, finer ones know colours
@@ -60,6 +60,7 @@ class AlphaNetwork(HFGanModel):
             raise ValueError(
                 f"kernel_size is {kernel_size} and per_resolution {per_resolution}: expected 1 or 3, and 1 or 2"
             )
+        self.resolution, self.trunk_resolution = resolution, trunk_resolution
         self.taps = nn.ModuleDict()  # A and a, by layer
         for layer in range(2 * int(math.log2(resolution)) - 3):
             size = layer_resolution(layer)
@@ -128,12 +129,12 @@ class AlphaStream:
         self.state = seen if self.state is None else seen.add_(self.state)
         if layer % 2:  # the second activation of this resolution is still to come
             return
-        trunk = net.config.trunk_resolution
+        trunk = net.trunk_resolution
         if size <= trunk:
-            self.state = F.leaky_relu(self.state, LRELU_SLOPE)  # (n, hidden_dim, r, r)
+            self.state = lrelu(self.state)  # (n, hidden_dim, r, r)
         if size == trunk:
             self.state = project(net.out, self.state)  # (n, 1, r, r)
-        if size < net.config.resolution:
+        if size < net.resolution:
             lifted = net.lifts[str(size)](self.state) if size < trunk else self.state
             self.state = enlarge(lifted)  # (n, hidden_dim or 1, 2r, 2r)
 
