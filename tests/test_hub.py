@@ -485,7 +485,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], type[Exception], str]] = 
         "../model_index.json",
         lambda p: edit_json(p, os=["os", "system"]),
         ValueError,
-        "has an unknown part 'os', expected generator, discriminator, encoder, modes: upgrade hfgan",
+        "has an unknown part 'os', expected generator, discriminator, encoder, modes, alpha, matting: upgrade hfgan",
     ),
     "no generator": (
         "../model_index.json",
