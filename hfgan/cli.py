@@ -356,11 +356,11 @@ def _info_model(name: str) -> None:
     for part, model in gan.parts.items():
         count = sum(parameter.numel() for parameter in model.parameters())
         size = sum(file.stat().st_size for file in (folder / part).glob("*.safetensors"))
-        print(f"{part:14} {type(model).__name__:24} {count / 1e6:6.2f} M parameters {size / 1e6:7.1f} MB")
-    if gan.modes is not None:
-        counts, space = gan.modes.counts, gan.modes.config.space
-        print(f"{'':14} {len(counts)} modes found in {space}, with {counts.max()} to {counts.min()} of "
-              f"{counts.sum()} samples")  # fmt: skip
+        print(f"{part:14} {type(model).__name__:24} {count / 1e6:6.2f} M parameters {size / 1e6:7.2f} MB")
+        if part == "modes":
+            counts, space = model.counts, model.config.space
+            print(f"{'':14} {len(counts)} modes found in {space}, with {counts.max()} to {counts.min()} of "
+                  f"{counts.sum()} samples")  # fmt: skip
     print(f"{'weights':14} {gan.generator.fingerprint()}")
     print(f"{'licence':14} {_licence(folder)}")
 

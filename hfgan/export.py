@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 PACKAGES = ("onnx", "onnxscript")
 EXAMPLE = (2, 3, 4, 5)  # images and channels, and sides in multiples; no two alike, so that none is taken for another
 SAID = (
-    "image: RGB (n, 3, h, w) in [-1, 1], h and w multiples of {multiple}, best with a shorter side of {resolution}. "
+    "image: RGB (n, 3, h, w) in [-1, 1], scaled by Lanczos to a shorter side of {resolution}, h and w multiples of "
+    "{multiple}. "
     "alpha: (n, 1, h, w) in [0, 1], 1 for the foreground."
 )
 

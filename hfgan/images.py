@@ -73,7 +73,12 @@ def read_image(source: Source | Image.Image) -> tuple[Image.Image, list[str]]:
 def _read_bytes(source: Source) -> bytes:
     if isinstance(source, bytes):
         return source
-    return Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read()
+    if isinstance(source, str | os.PathLike):
+        return Path(source).read_bytes()
+    if not hasattr(source, "read"):
+        hint = ": PIL.Image.fromarray makes a picture of an array" if isinstance(source, np.ndarray) else ""
+        raise TypeError(f"{type(source).__name__} given, expected a path, bytes, an open file or a PIL picture{hint}")
+    return source.read()
 
 
 def _load(data: bytes) -> tuple[Image.Image, list[str]]:

@@ -10,14 +10,13 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hfgan import images, modes, recipes, sampling, segmentation
+from hfgan import images, modes, recipes, sampling
 from hfgan.captions import file_name
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import Mode
@@ -217,23 +216,30 @@ class HFGan(PartsPipeline):
         """
         if isinstance(source, SampleOutput):
             found = zip(source.images, self._alphas(source, batch_size), source.recipes, strict=True)
-            return [_cut(picture, alpha, refine, recipe=recipe, name=Path(file_name(recipe)).stem)
+            return [Cutout.from_alpha(picture, alpha, refine, recipe=recipe, name=Path(file_name(recipe)).stem)
                     for picture, alpha, recipe in found]  # fmt: skip
         net = self.part("matting")
         photos = source if isinstance(source, list | tuple) else [source]
         pictures = [images.with_channels(images.load_image(photo), 3) for photo in photos]
-        return [_cut(picture, net.see(picture), refine, name=_stem(photo))
+        return [Cutout.from_alpha(picture, net.see(picture), refine, name=_stem(photo))
                 for picture, photo in zip(pictures, photos, strict=True)]  # fmt: skip
 
     def cutout(self, source: SampleOutput | Photo, *, refine: bool = True) -> Cutout:
         """The subject of one picture, such as `gan.cutout("me.jpg").save("me.png")`: see `cutouts`."""
         if isinstance(source, SampleOutput | list | tuple) and len(source) != 1:
-            raise ValueError(f"{len(source)} pictures given: choose one, such as out[0], or call cutouts")
+            raise ValueError(
+                f"{len(source)} pictures given, expected one: choose one, such as out[0], or call cutouts"
+            )
         return self.cutouts(source, refine=refine)[0]
 
     def segment(self, source: SampleOutput | Photo, *, refine: bool = True) -> Tensor:
         """The soft alpha (n, 1, h, w) in [0, 1] of a photo or of n samples at their own size: see `cutouts`."""
-        return torch.stack([cut.alpha[None] for cut in self.cutouts(source, refine=refine)])
+        cuts = self.cutouts(source, refine=refine)
+        if len({cut.image.size for cut in cuts}) != 1:
+            raise ValueError(
+                f"{len(cuts)} pictures of no one size given: call cutouts, each of which has its own alpha"
+            )
+        return torch.stack([cut.alpha[None] for cut in cuts])
 
     @torch.no_grad()
     def background(self, out: SampleOutput, *, batch_size: int = 16) -> list[Image]:
@@ -379,19 +385,6 @@ class HFGan(PartsPipeline):
 def _way(recipe: Recipe) -> list[object]:
     """What both ends of a way through z must share."""
     return [*(recipe[key] for key in ("truncation_psi", "truncation_cutoff", "label", "mix")), recipe["mode"] is None]
-
-
-def _cut(picture: Image, alpha: Tensor, refine: bool, **said: Any) -> Cutout:
-    """The cut-out of a picture from its alpha (1, 1, a, b) at any size; `said` goes into the cut-out."""
-    rgb = images.with_channels(picture, 3)
-    size = [min(sides) for sides in zip(alpha.shape[-2:], rgb.size[::-1], strict=True)]
-    alpha = F.interpolate(alpha, size=size, mode="bilinear", align_corners=False, antialias=True)  # no larger than rgb
-    found = (
-        segmentation.refine(alpha, images.to_tensor(rgb))
-        if refine
-        else F.interpolate(alpha, size=rgb.size[::-1], mode="bilinear", align_corners=False)
-    )
-    return Cutout(rgb, found[0, 0], **said)
 
 
 def _stem(photo: Photo) -> str | None:

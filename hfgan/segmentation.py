@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 import torch
 from PIL import Image, ImageColor, ImageOps
@@ -51,6 +52,19 @@ class Cutout:
             raise ValueError(f"alpha is {alpha.dtype} {[*alpha.shape]}, {alpha.device}: expected float32 {size}, cpu")
         if not (alpha.min() >= 0 and alpha.max() <= 1):  # NaN too
             raise ValueError(f"alpha goes from {alpha.min():g} to {alpha.max():g}: expected 0 to 1")
+
+    @classmethod
+    def from_alpha(cls, picture: Image.Image, alpha: Tensor, refined: bool, **said: Any) -> Self:
+        """The cut-out of a picture by an alpha (1, 1, a, b) of any size, `refined` to follow the edges of the picture.
+
+        Args:
+            said: What else goes into the cut-out.
+        """
+        rgb = with_channels(picture, 3)
+        size = [min(sides) for sides in zip(alpha.shape[-2:], rgb.size[::-1], strict=True)]
+        alpha = _resize(alpha, size)  # no larger than the picture
+        found = refine(alpha, to_tensor(rgb)) if refined else _resize(alpha, rgb.size[::-1])
+        return cls(rgb, found.clamp(0, 1)[0, 0], **said)
 
     def finish(
         self, *, threshold: float | None = None, feather: float = 0.0, largest: bool = False, invert: bool = False
@@ -165,7 +179,10 @@ def color_image(color: Color) -> Tensor:
         rgb = bytes([*(ImageColor.getrgb(color) if isinstance(color, str) else color)])  # all in 0..255
         return to_image(torch.tensor(list(rgb)).reshape(1, 3, 1, 1))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f'the colour is {color!r}: expected "#rrggbb", a name or (r, g, b) in 0..255') from error
+        raise ValueError(
+            f'the colour is {color!r}: expected "#rrggbb", a name or (r, g, b) in 0..255'
+            "; a picture is given opened, as PIL has it"
+        ) from error
 
 
 def composite(foreground: Tensor, background: Tensor, alpha: Tensor) -> Tensor:

@@ -174,6 +174,7 @@ def test_a_half_precision_copy_of_the_generator_is_the_same_generator(tmp_path: 
         {"kernel_size": 5},
         {"hidden_dim": 0},
         {"per_resolution": 3},
+        {"background_layer": 99},
     ],
 )
 def test_shapes_that_cannot_be_are_refused(wrong: dict) -> None:

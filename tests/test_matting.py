@@ -107,8 +107,18 @@ def test_backgrounds(gan: HFGan) -> None:
 
 
 def test_one_means_one(gan: HFGan) -> None:
-    with pytest.raises(ValueError, match="2 pictures given: choose one"):
+    with pytest.raises(ValueError, match="2 pictures given, expected one"):
         gan.cutout(gan.sample(2, seed=0))
+
+
+def test_what_is_no_picture_is_said(gan: HFGan, photo: Callable[..., Image.Image]) -> None:
+    for wrong, said in ((None, "NoneType given, expected a path"), (np.zeros((8, 8)), "PIL.Image.fromarray")):
+        with pytest.raises(TypeError, match=said):
+            gan.cutout(wrong)
+    for several in ([photo(), photo(30, 20)], []):
+        with pytest.raises(ValueError, match=f"{len(several)} pictures of no one size given: call cutouts"):
+            gan.segment(several)
+    assert gan.segment([photo(seed=1), photo(seed=2)]).shape == (2, 1, 48, 48)
 
 
 def test_what_is_missing_is_said(tmp_path: Path, photo: Callable[..., Image.Image]) -> None:

@@ -51,6 +51,8 @@ class Exported:
     """
 
     def __init__(self, folder: str, resolution: int, device: torch.device) -> None:
+        if not (Path(folder) / "metadata.jsonl").is_file():
+            raise FileNotFoundError(f"{folder} has no metadata.jsonl: give a folder that `hfgan dataset` wrote")
         lines = [json.loads(line) for line in (Path(folder) / "metadata.jsonl").read_text().splitlines()]
         if not lines:
             raise ValueError(f"{folder} has no pairs: export some with `hfgan dataset`")

@@ -60,6 +60,9 @@ class AlphaNetwork(HFGanModel):
             raise ValueError(
                 f"kernel_size is {kernel_size} and per_resolution {per_resolution}: expected 1 or 3, and 1 or 2"
             )
+        last = 2 * int(math.log2(resolution)) - 4
+        if not -1 <= background_layer <= last:
+            raise ValueError(f"background_layer is {background_layer}: expected -1, the constant, to {last}")
         self.resolution, self.trunk_resolution = resolution, trunk_resolution
         self.taps = nn.ModuleDict()  # A and a, by layer
         for layer in range(2 * int(math.log2(resolution)) - 3):
