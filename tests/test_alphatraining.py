@@ -90,6 +90,12 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(model: Path, photos: Path, t
     assert best[0] == best[1]
 
 
+def test_two_processes_hold_the_same(model: Path, photos: Path, tmp_path: Path) -> None:
+    flags = ["--images", "96", "--bootstrap-images", "64", "--sample-every", "32", "--save-every", "96"]
+    told = do("alpha", "--model", str(model), "--data", str(photos), "--out", str(tmp_path), *flags, processes=2)
+    assert "replicas equal at 96 images" in told
+
+
 def test_the_paper_s_recipe_runs(model: Path, photos: Path, tmp_path: Path) -> None:
     flags = ["--preset", "labels4free", "--images", "160", "--trunk-resolution", "16", "--sample-every", "160"]
     do("alpha", "--model", str(model), "--data", str(photos), "--out", str(tmp_path), *flags)

@@ -18,7 +18,7 @@ import loop
 import run
 import torch
 from accelerate import Accelerator
-from alphastep import Progress, Step, score
+from alphastep import Progress, Step
 from bootstrap import BATCH, Votes, choose_background
 from networks import lazy_adam
 from photos import Photos
@@ -109,6 +109,9 @@ class Networks:
         self.discriminator.set_compute_dtype(self.generator.dtype)
         self.average = copy.deepcopy(self.alpha).eval().requires_grad_(False)
         self.best = copy.deepcopy(self.average)
+        w = self.draw_w(SHEET, run.random_source(config.seed, run.PURPOSES["noise"]))
+        w_avg = self.generator.mapping.w_avg
+        self.shown = broadcast(w_avg.lerp(w, config.truncation_psi), self.generator.num_ws)  # behind sheet and score
         self.optimizers = {
             "alpha": torch.optim.Adam(self.alpha.parameters(), lr=config.lr, betas=(0.0, 0.99), eps=1e-8),
             "discriminator": lazy_adam(list(self.discriminator.parameters()), config.disc_lr, config.r1_every),
@@ -175,29 +178,23 @@ def main(config: Config) -> None:
         folder.forget_after(progress.images_seen)
         print(photos.summary())
     step = Step(config, accelerator, nets, progress)
-    report = Reporter(config, folder, nets) if accelerator.is_main_process else None
+    report = Reporter(folder, nets) if accelerator.is_main_process else None
     loop.train(config, accelerator, folder, photos, nets, progress, step, report)
 
 
 class Reporter:
-    """Sheets of samples and their alpha, and the score by which the best network is known without a label."""
+    """Sheets of samples and their alpha, and the score."""
 
-    def __init__(self, config: Config, folder: run.RunFolder, nets: Networks) -> None:
+    def __init__(self, folder: run.RunFolder, nets: Networks) -> None:
         self.folder, self.nets = folder, nets
-        generator = nets.generator
-        w = nets.draw_w(SHEET, run.random_source(config.seed, run.PURPOSES["noise"]))
-        self.w_plus = broadcast(generator.mapping.w_avg.lerp(w, config.truncation_psi), generator.num_ws)
 
     @torch.no_grad()
     def __call__(self, progress: Progress, numbers: dict[str, float]) -> dict[str, Any]:
-        """Write a sheet and a line of the log; keep what scores best."""
+        """Write a sheet and a line of the log."""
         nets = self.nets
-        image, logit = nets.average(nets.generator, self.w_plus)
+        image, logit = nets.average(nets.generator, nets.shown)
         alpha = logit.sigmoid()
-        signs = {"area": alpha.mean().item(), "score": score(nets.generator, nets.average, self.w_plus)}
-        if signs["score"] >= progress.best_score:
-            progress.best_score = signs["score"]
-            nets.best.load_state_dict(nets.average.state_dict())
+        signs = {"area": alpha.mean().item(), "score": progress.score}
         self.folder.save_sheet(progress.images_seen, self.sheet(image, alpha))
         entry = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1), **numbers, **signs}
         self.folder.log(entry)

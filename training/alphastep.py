@@ -36,6 +36,7 @@ class Progress(loop.Progress):
     """What a resumed run needs beside the tensors."""
 
     area: float = 0.5  # running mean
+    score: float = 0.0  # the latest
     best_score: float = -1.0
 
 
@@ -51,7 +52,18 @@ class Step:
         half_life = min(config.ema_images, max(0.05 * (seen + config.batch), 1e-8))
         run.update_average(self.nets.average, self.nets.alpha, 0.5 ** (config.batch / half_life))
         check_collapse(self.progress.area, seen)
+        now = seen + config.batch
+        if loop.crosses(config.sample_every, seen, now) or now >= config.images:
+            self.keep_best()
         return numbers
+
+    def keep_best(self) -> None:
+        """Keep the average where it scores best so far; each process does, so that all hold the same."""
+        nets, progress = self.nets, self.progress
+        progress.score = score(nets.generator, nets.average, nets.shown)
+        if progress.score >= progress.best_score:
+            progress.best_score = progress.score
+            nets.best.load_state_dict(nets.average.state_dict())
 
     def source(self, purpose: str) -> torch.Generator:
         """Randomness of this iteration and process for one purpose."""
@@ -158,7 +170,8 @@ class Step:
         """The area that the priors look at: of each image (n,), or the running mean () of all."""
         mean = alpha.mean()
         known = self.progress.area
-        self.progress.area = AREA_BETA * known + (1 - AREA_BETA) * mean.item()
+        everywhere = self.accelerator.reduce(mean.detach(), "mean")  # all processes stop together
+        self.progress.area = AREA_BETA * known + (1 - AREA_BETA) * everywhere.item()
         return alpha.mean(dim=(1, 2, 3)) if self.config.area == "image" else mean + (known - mean).detach()
 
     def update(self, name: str, loss: Tensor, lr: float | None = None) -> None:
