@@ -16,9 +16,10 @@ _HOME = {
     "Cutout": "segmentation",
     "HFGan": "pipeline",
     "HFGanModel": "models.base",
+    "InterestEncoder": "models.encoder",
     "MattingNetwork": "models.matting",
     "ModeBank": "models.banks",
-    "ReconstructionEncoder": "models.encoder",
+    "ReconstructionEncoder": "models.reconstructor",
     "SampleOutput": "pipeline",
     "StyleGAN2Discriminator": "models.discriminator",
     "StyleGAN2Generator": "models.stylegan2",
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     from hfgan.models.banks import ModeBank as ModeBank
     from hfgan.models.base import HFGanModel as HFGanModel
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
-    from hfgan.models.encoder import ReconstructionEncoder as ReconstructionEncoder
+    from hfgan.models.encoder import InterestEncoder as InterestEncoder
     from hfgan.models.matting import MattingNetwork as MattingNetwork
+    from hfgan.models.reconstructor import ReconstructionEncoder as ReconstructionEncoder
     from hfgan.models.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
     from hfgan.parts import bundled_models as bundled_models
     from hfgan.pipeline import HFGan as HFGan

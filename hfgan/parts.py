@@ -19,8 +19,9 @@ from hfgan.models.alpha import AlphaNetwork
 from hfgan.models.banks import ModeBank
 from hfgan.models.base import HFGanModel, parse_dtype
 from hfgan.models.discriminator import StyleGAN2Discriminator
-from hfgan.models.encoder import ReconstructionEncoder
+from hfgan.models.encoder import InterestEncoder
 from hfgan.models.matting import MattingNetwork
+from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.storage import fetch_folder, push_folder, read_json, weights_name, write_atomic, write_json
 
@@ -43,7 +44,8 @@ class Part:
 PARTS = {
     "generator": Part((StyleGAN2Generator,), "generator"),
     "discriminator": Part((StyleGAN2Discriminator,), "generator"),
-    "encoder": Part((ReconstructionEncoder,), "encoder"),
+    "reconstructor": Part((ReconstructionEncoder,), "reconstructor"),
+    "encoder": Part((InterestEncoder,), "encoder"),
     "modes": Part((ModeBank,), "modes"),
     "alpha": Part((AlphaNetwork,), "alpha"),
     "matting": Part((MattingNetwork,), "matting"),
@@ -82,7 +84,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     Raises:
         TypeError: a part of the wrong class, or no generator.
-        ValueError: an alpha network that was trained beside another generator.
+        ValueError: an alpha network or an encoder that was trained beside another generator.
     """
 
     config_name = INDEX
@@ -94,20 +96,21 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         *,
         generator: StyleGAN2Generator,
         discriminator: StyleGAN2Discriminator | None = None,
-        encoder: ReconstructionEncoder | None = None,
+        reconstructor: ReconstructionEncoder | None = None,
+        encoder: InterestEncoder | None = None,
         modes: ModeBank | None = None,
         alpha: AlphaNetwork | None = None,
         matting: MattingNetwork | None = None,
     ) -> None:
         super().__init__()
-        given = {"generator": generator, "discriminator": discriminator, "encoder": encoder, "modes": modes,
-                 "alpha": alpha, "matting": matting}  # fmt: skip
+        given = {"generator": generator, "discriminator": discriminator, "reconstructor": reconstructor,
+                 "encoder": encoder, "modes": modes, "alpha": alpha, "matting": matting}  # fmt: skip
         for name, part in given.items():
             if not isinstance(part, PARTS[name].classes) and (part is not None or name == "generator"):
                 wanted = " or ".join(cls.__name__ for cls in PARTS[name].classes)
                 raise TypeError(f"{name} is a {type(part).__name__}: expected a {wanted}")
-        if alpha is not None:
-            alpha.check_generator(generator)
+        for net in filter(None, (alpha, encoder)):
+            net.check_generator(generator)
         self.register_modules(**given)
 
     # ---------------------------------------------------------------- what is there

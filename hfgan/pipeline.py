@@ -83,7 +83,8 @@ class HFGan(PartsPipeline):
     Args:
         generator: Draws the pictures.
         discriminator: Its opponent, for going on with training; None for none.
-        encoder: Image to the w that draws it best; None for none.
+        reconstructor: Image to the one w that draws it best, for filtering; None for none.
+        encoder: Photo and its interest region to w_plus; None for none.
         modes: Clusters of w, for multi-modal truncation; None for none.
         alpha: Alpha of what the generator draws; None for none.
         matting: Alpha of photos; None for none.

@@ -267,7 +267,7 @@ def test_optional_part_may_be_absent(saved: Path) -> None:
     assert len(toy.sample(seed=0)) == 1
     with pytest.raises(RuntimeError, match=r"no discriminator: .* `accelerate launch training/train.py generator`"):
         toy.part("discriminator")
-    with pytest.raises(ValueError, match="no part 'alfa': the parts are generator, discriminator, encoder, modes"):
+    with pytest.raises(ValueError, match="no part 'alfa': the parts are generator, discriminator, reconstr"):
         toy.part("alfa")
 
 
@@ -485,7 +485,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], type[Exception], str]] = 
         "../model_index.json",
         lambda p: edit_json(p, os=["os", "system"]),
         ValueError,
-        "has an unknown part 'os', expected generator, discriminator, encoder, modes, alpha, matting: upgrade hfgan",
+        "has an unknown part 'os', expected generator, discriminator, reconstructor, encoder, "
+        "modes, alpha, matting: upgrade hfgan",
     ),
     "no generator": (
         "../model_index.json",

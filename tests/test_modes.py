@@ -21,8 +21,8 @@ from toy import save_toy
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator, modes, sampling
 from hfgan.images import on_white, read_recipe, save_png, to_image, to_pixels
-from hfgan.models.encoder import ReconstructionEncoder
 from hfgan.models.perceptual import load_perceptual
+from hfgan.models.reconstructor import ReconstructionEncoder
 
 TRAIN = Path(__file__).parents[1] / "training" / "train.py"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -739,14 +739,14 @@ def test_stage_takes_over_every_new_part_and_leaves_none_of_an_earlier_model(tmp
     def with_encoder(seed: int) -> str:
         generator = HFGan.from_pretrained(source).generator
         torch.manual_seed(seed)
-        gan = HFGan(generator=generator, encoder=ReconstructionEncoder.beside(generator, None))
+        gan = HFGan(generator=generator, reconstructor=ReconstructionEncoder.beside(generator, None))
         gan.save_pretrained(source)
-        return gan.encoder.fingerprint()
+        return gan.reconstructor.fingerprint()
 
     for seed in (1, 2):
         fingerprint = with_encoder(seed)
         assert "entropy_bits: 0\n" in run_stage(*flags)
-        assert HFGan.from_pretrained(out).encoder.fingerprint() == fingerprint
+        assert HFGan.from_pretrained(out).reconstructor.fingerprint() == fingerprint
     shutil.rmtree(source)
     save_toy(source, seed=3)
     run_stage(*flags)

@@ -64,7 +64,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy generator and encoder trained together: a model folder."""
     out = tmp_path_factory.mktemp("run")
-    do("generator", "--preset", "toy", "--data", str(photos), "--out", str(out), "--images", "2000", "--encoder",
+    do("generator", "--preset", "toy", "--data", str(photos), "--out", str(out), "--images", "2000", "--reconstructor",
        "--sample-every", "2000", "--save-every", "2000", "--lr", "0.005")  # fmt: skip
     return out / "model"
 
@@ -73,19 +73,19 @@ def test_joint_training_leaves_an_encoder_that_reconstructs(encoded: Path) -> No
     log = [json.loads(line) for line in (encoded.parent / "log.jsonl").read_text().splitlines()]
     assert log[-1]["rec_distance"] < 0.8 * log[0]["rec_distance"]
     assert log[-1]["rec_spread"] > 0
-    assert HFGan.from_pretrained(encoded).encoder is not None
+    assert HFGan.from_pretrained(encoded).reconstructor is not None
 
 
 def test_encoder_stage_improves_on_a_frozen_generator_and_resumes(encoded: Path, photos: Path, tmp_path: Path) -> None:
     flags = ["--model", str(encoded), "--data", str(photos), "--images", "320", "--sample-every", "160"]
-    do("encoder", *flags, "--out", str(tmp_path / "whole"))
+    do("reconstructor", *flags, "--out", str(tmp_path / "whole"))
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["rec_distance"] < log[0]["rec_distance"]
     before, after = (HFGan.from_pretrained(p, dtype="float32") for p in (encoded, tmp_path / "whole" / "model"))
     assert before.generator.fingerprint() == after.generator.fingerprint()
-    assert before.encoder.fingerprint() != after.encoder.fingerprint()
-    do("encoder", *flags, "--out", str(tmp_path / "cut"), "--minutes", "0.00001")
-    do("encoder", *flags, "--out", str(tmp_path / "cut"))
+    assert before.reconstructor.fingerprint() != after.reconstructor.fingerprint()
+    do("reconstructor", *flags, "--out", str(tmp_path / "cut"), "--minutes", "0.00001")
+    do("reconstructor", *flags, "--out", str(tmp_path / "cut"))
     states = [load_file(max((tmp_path / n).glob("checkpoint-*")) / "state.safetensors") for n in ("whole", "cut")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
@@ -136,7 +136,7 @@ def test_scores_of_two_models_are_not_mixed(encoded: Path, photos: Path, tmp_pat
     flags = ["--model", str(model), "--data", str(photos), "--out", str(tmp_path / "out"), "--num-modes", "2"]
     do("filter", *flags)
     gan = HFGan.from_pretrained(model, dtype="float32")
-    gan.encoder.out.bias.data += 1
+    gan.reconstructor.out.bias.data += 1
     gan.save_pretrained(model)
     told = do("filter", *flags, fails=True)
     assert "has changed since" in told
@@ -174,7 +174,7 @@ def test_filter_errors_are_one_sentence(
 def test_a_model_without_encoder_says_how_to_get_one(photos: Path, tmp_path: Path) -> None:
     model = save_toy(tmp_path / "model")
     told = do("filter", "--model", str(model), "--data", str(photos), "--out", str(tmp_path / "out"), fails=True)
-    assert "train.py encoder" in told
+    assert "train.py reconstructor" in told
     assert "Traceback" not in told
 
 
@@ -191,7 +191,7 @@ def test_kept_photos_are_those_trained_on(photos: Path, tmp_path: Path) -> None:
 
 
 DISTILL = ["--images", "320", "--kept-images", "160", "--generator-flags", "--preset toy --sample-every 160",
-           "--encoder-flags", "--images 160", "--filter-flags", "--keep 0.9 --num-modes 2",
+           "--reconstructor-flags", "--images 160", "--filter-flags", "--keep 0.9 --num-modes 2",
            "--modes-flags", "--samples 2000 --num-modes 4"]  # fmt: skip
 
 

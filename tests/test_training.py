@@ -198,7 +198,9 @@ def test_evaluate_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: l
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("stage", ["generator", "encoder", "filter", "modes", "distill", "evaluate", "publish"])
+@pytest.mark.parametrize(
+    "stage", ["generator", "reconstructor", "encoder", "filter", "modes", "distill", "evaluate", "publish"]
+)
 def test_every_stage_explains_its_flags(stage: str) -> None:
     done = subprocess.run([sys.executable, TRAIN, stage, "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,8 @@
 """Stage `distill`: raw photos in, a cleaner and more diverse model out (Self-Distilled StyleGAN, arXiv 2202.12211).
 
-Runs the stages one after the other, each in a folder of `out/`: generator on all photos, encoder, filter, generator
-on the kept photos, modes; then writes report.md. Every stage resumes, so the same command goes on where it was cut.
+Runs the stages one after the other, each in a folder of `out/`: generator on all photos, reconstructor, filter, the
+generator again on the kept photos, modes; then writes report.md. Every stage resumes, so the same command goes on where
+it was cut.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class Config:
     out: str = field(metadata={"help": "folder to write; the same command resumes"})
     images: int = flag(1_000_000, "training images of the first generator")
     kept_images: int = flag(1_000_000, "training images of the second generator, on the kept photos")
-    joint: bool = flag(False, "train the encoder along with the first generator instead of after it")
+    joint: bool = flag(False, "train the reconstructor along with the first generator instead of after it")
     scratch: bool = flag(False, "start the second generator from nothing instead of from the first")
     generator_flags: str = flag("", 'further flags of both generator stages, as in --generator-flags="--mirror"')
-    encoder_flags: str = flag("", "further flags of the encoder stage")
+    reconstructor_flags: str = flag("", "further flags of the reconstructor stage")
     filter_flags: str = flag("", "further flags of the filter stage")
     modes_flags: str = flag("", "further flags of the modes stage")
     test: str | None = flag(None, "held-out photos: both generators are measured against them")
@@ -90,12 +91,12 @@ def plan(config: Config) -> list[Stage]:
     first = [*common, "--images", str(config.images)]
     second = [*common, "--images", str(config.kept_images), "--kept", str(manifest)]
     second += [] if config.scratch else ["--init", str(raw / "model")]
-    encoded = raw if config.joint else out / "2-encoder"
-    joint = ["--encoder"] if config.joint else []
+    encoded = raw if config.joint else out / "2-reconstructor"
+    joint = ["--reconstructor"] if config.joint else []
     stages = [Stage("generator", raw.name, [*first, *joint], trained=True)]
     if not config.joint:
-        flags = [*shlex.split(config.encoder_flags), *data, "--model", str(raw / "model")]
-        stages.append(Stage("encoder", encoded.name, flags, trained=True))
+        flags = [*shlex.split(config.reconstructor_flags), *data, "--model", str(raw / "model")]
+        stages.append(Stage("reconstructor", encoded.name, flags, trained=True))
     flags = [*shlex.split(config.filter_flags), *data, "--model", str(encoded / "model")]
     stages.append(Stage("filter", manifest.parent.name, flags))
     stages.append(Stage("generator", kept.name, second, trained=True))
@@ -115,7 +116,7 @@ def check_flags(stage: Stage, processes: int) -> None:
     config = run.parse_flags(module.Config, [*stage.flags, "--out", stage.folder], prog=prog, presets=presets)
     if stage.name == "generator":
         module.check(config, processes)
-    elif stage.name == "encoder":
+    elif stage.name == "reconstructor":
         run.check_counts(config, processes)
     else:
         module.check(config)

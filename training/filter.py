@@ -51,7 +51,7 @@ FEATURE_SIZE = 128  # px at which photos are embedded
 class Config:
     """Score photos by how well a model draws them again, and keep the best."""
 
-    model: str = field(metadata={"help": "model with an encoder: bundled name, folder or Hub id"})
+    model: str = field(metadata={"help": "model with a reconstructor: bundled name, folder or Hub id"})
     data: str = field(metadata={"help": "the photos: folder, .zip or Hub data set id"})
     out: str = field(metadata={"help": "folder to write; the same command resumes"})
     method: Literal["reconstruction", "knn", "instance-selection", "discriminator", "random"] = flag(
@@ -111,16 +111,16 @@ def check_decision(config: Config, gan: HFGan, photos: int) -> None:
     """The same, for what depends on the model and the number of photos."""
     if config.policy == "count" and not 1 <= config.count <= photos:
         raise ValueError(f"--count is {config.count}: there are {photos} photos, give 1 to {photos}")
-    if config.policy == "per-mode-quantile" and gan.encoder is None:
-        raise ValueError("--policy per-mode-quantile needs a model with an encoder, whose w have modes")
+    if config.policy == "per-mode-quantile" and gan.reconstructor is None:
+        raise ValueError("--policy per-mode-quantile needs a model with a reconstructor, whose w have modes")
     if config.method == "discriminator" and gan.generator.config.c_dim:
         raise ValueError("--method discriminator needs a model without classes: choose another method")
 
 
 def check_model(config: Config, gan: HFGan, path: Path, main_process: bool) -> None:
     """Scores of two models cannot be compared: the model behind a path must be the one of the first start."""
-    names = {"discriminator": ["discriminator"], "random": [], "reconstruction": ["generator", "encoder"]}
-    used = {"encoder", *names.get(config.method, [])}  # an encoder always gives w
+    names = {"discriminator": ["discriminator"], "random": [], "reconstruction": ["generator", "reconstructor"]}
+    used = {"reconstructor", *names.get(config.method, [])}  # an encoder always gives w
     marks = {name: gan.part(name).fingerprint() for name in sorted(used) if name in gan.parts}
     if path.exists() and (known := json.loads(path.read_text())) != marks:
         told = ", ".join(f"{k} was {known.get(k)}, now {marks.get(k)}" for k in sorted(known.keys() | marks.keys()))
@@ -141,7 +141,9 @@ def score(config: Config, accelerator: Accelerator, out: Path, gan: HFGan, photo
     if mine:
         with run.library_errors():
             scorer = scorer_of(config, gan, photos)
-        encoder = None if config.method != "reconstruction" and gan.encoder is None else gan.part("encoder")
+        encoder = (
+            None if config.method != "reconstruction" and gan.reconstructor is None else gan.part("reconstructor")
+        )
         with open_whole(out / f"scores-{accelerator.process_index}.jsonl") as file, torch.no_grad():
             for chunk in tqdm(mine, unit=f" x {CHUNK} photos", disable=not accelerator.is_main_process or None):
                 image = to_image(photos.batch(chunk)).to(accelerator.device)  # (n, c, r, r)
@@ -174,7 +176,7 @@ Scorer = Callable[[Tensor, list[int]], Tensor]  # images (n, c, r, r) in [-1, 1]
 def scorer_of(config: Config, gan: HFGan, photos: PhotoDataset) -> Scorer:
     """The method as a function of a chunk of photos."""
     if config.method == "reconstruction":
-        encoder, distance = gan.part("encoder"), Distance(config.perceptual, gan.device)
+        encoder, distance = gan.part("reconstructor"), Distance(config.perceptual, gan.device)
         return lambda image, chunk: distance(image, reconstruct(gan.generator, encoder, image).again).cpu()
     if config.method == "discriminator":
         judge = gan.part("discriminator")  # one by one: its minibatch deviation compares the images of a batch
@@ -208,7 +210,7 @@ def feature_scorer(config: Config, photos: PhotoDataset, device: torch.device) -
 def decide(config: Config, out: Path, gan: HFGan, photos: PhotoDataset) -> None:
     """Write the manifest, the summary and the pictures."""
     scores = torch.full((len(photos),), torch.nan, dtype=torch.float64)
-    w = torch.empty(len(photos), gan.generator.config.w_dim) if gan.encoder is not None else None
+    w = torch.empty(len(photos), gan.generator.config.w_dim) if gan.reconstructor is not None else None
     for line in read_scores(out):
         scores[line["index"]] = line["score"]
         if w is not None:

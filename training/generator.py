@@ -63,7 +63,7 @@ class Config:
     projected: str | None = flag(None, "MobileNetV2 weights: adds a discriminator on its frozen features")
     projected_size: int = flag(128, "size at which that discriminator sees images [pixels]")
     projected_weight: float = flag(4.0, "weight of that discriminator in the generator's loss")
-    encoder: bool = flag(False, "train a reconstruction encoder along; half of the drawn images are then of photos")
+    reconstructor: bool = flag(False, "train a reconstruction encoder along; half of the images are then of photos")
     reconstruction_weight: float = flag(1.0, "weight of the reconstruction loss")
     perceptual: str | None = flag(None, "perceptual weights of that loss; default: what ships with us")
     grow_from: str | None = flag(None, "model folder of half the resolution to start from")
@@ -154,9 +154,9 @@ def check(config: Config, processes: int) -> None:
         raise run.UserError("--streaming reads no labels: leave --labels out, or train without --streaming")
     if config.streaming and config.kept:
         raise run.UserError("--kept chooses among photos that are listed first: leave --streaming out")
-    if config.encoder and (config.microbatch or share) < 2:
+    if config.reconstructor and (config.microbatch or share) < 2:
         raise run.UserError(
-            "--encoder shares each batch between drawn and encoded images: give each process 2 or more"
+            "--reconstructor shares each batch between drawn and encoded images: give each process 2 or more"
         )
     if config.init and config.grow_from:
         raise run.UserError("--init and --grow-from both name a start: give one of them")

@@ -14,9 +14,9 @@ from torch.optim import Adam
 
 from hfgan.models.base import auto_dtype
 from hfgan.models.discriminator import StyleGAN2Discriminator
-from hfgan.models.encoder import ReconstructionEncoder
 from hfgan.models.perceptual import MobileNetV2
 from hfgan.models.projected import ProjectedDiscriminator
+from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Networks:
     average: StyleGAN2Generator
     discriminator: StyleGAN2Discriminator
     projected: ProjectedDiscriminator | None
-    encoder: ReconstructionEncoder | None
-    encoder_average: ReconstructionEncoder | None
+    reconstructor: ReconstructionEncoder | None
+    reconstructor_average: ReconstructionEncoder | None
     optimizers: dict[str, Adam]
 
     @property
@@ -43,7 +43,7 @@ class Networks:
         return self.generator.mapping.w_avg.device
 
     def modules(self) -> dict[str, nn.Module]:
-        names = ("generator", "average", "discriminator", "projected", "encoder", "encoder_average")
+        names = ("generator", "average", "discriminator", "projected", "reconstructor", "reconstructor_average")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def sizes(self) -> dict[str, int]:
@@ -95,7 +95,7 @@ class Networks:
         """Write the averaged generator and encoder and the discriminator as a model folder."""
         from hfgan.pipeline import HFGan
 
-        parts = {"discriminator": self.discriminator, "encoder": self.encoder_average}
+        parts = {"discriminator": self.discriminator, "reconstructor": self.reconstructor_average}
         run.publish(HFGan(generator=self.average, **parts), path)
 
 
@@ -114,7 +114,7 @@ def build_networks(config: Config, num_classes: int) -> Networks:
         projected = None
         if config.projected:
             projected = ProjectedDiscriminator(MobileNetV2.from_file(config.projected), size=config.projected_size)
-        encoder = ReconstructionEncoder.beside(generator, None) if config.encoder else None
+        encoder = ReconstructionEncoder.beside(generator, None) if config.reconstructor else None
     average, encoder_average = (copy.deepcopy(m).eval().requires_grad_(False) if m else None
                                 for m in (generator, encoder))  # fmt: skip
     dtype = auto_dtype() if config.precision == "auto" else getattr(torch, config.precision)
@@ -128,7 +128,7 @@ def build_networks(config: Config, num_classes: int) -> Networks:
         "discriminator": lazy_adam([p for m in learners for p in m.parameters()], config.lr, config.r1_every),
     }
     if encoder is not None:
-        optimizers["encoder"] = lazy_adam(list(encoder.parameters()), config.lr * ENCODER_LR, 0)
+        optimizers["reconstructor"] = lazy_adam(list(encoder.parameters()), config.lr * ENCODER_LR, 0)
     return Networks(generator, average, discriminator, projected, encoder, encoder_average, optimizers)
 
 
@@ -148,12 +148,12 @@ def load_start(nets: Networks, config: Config) -> None:
     if config.init:
         _copy_all(nets.generator, source.generator.state_dict())
         _copy_all(nets.discriminator, source.discriminator.state_dict())
-        if nets.encoder is not None:
+        if nets.reconstructor is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
-                encoder = source.encoder or ReconstructionEncoder.beside(source.generator, source.discriminator)
-            _copy_all(nets.encoder, encoder.state_dict())
-            nets.encoder_average.load_state_dict(encoder.state_dict())
+                encoder = source.reconstructor or ReconstructionEncoder.beside(source.generator, source.discriminator)
+            _copy_all(nets.reconstructor, encoder.state_dict())
+            nets.reconstructor_average.load_state_dict(encoder.state_dict())
     else:
         grow_generator(nets.generator, source.generator)
         grow_discriminator(nets.discriminator, source.discriminator)

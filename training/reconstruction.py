@@ -16,8 +16,8 @@ from torch import Tensor
 
 from hfgan.images import on_white
 from hfgan.metrics import resize
-from hfgan.models.encoder import ReconstructionEncoder
 from hfgan.models.perceptual import load_perceptual
+from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast
 

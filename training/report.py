@@ -37,7 +37,7 @@ class Reporter:
         self.photos = photos.some(len(SHEET))
         self.photo_spread = spread(to_image(self.photos))
         self.embed, self.real_features = None, None
-        self.distance = Distance(config.perceptual, nets.device) if config.encoder else None
+        self.distance = Distance(config.perceptual, nets.device) if config.reconstructor else None
         if config.features:
             self.embed = MobileNetV2.from_file(config.features).to(nets.device).embed
             self.real_features = extract_features(photos.some(config.feature_images).split(CHUNK), self.embed)
@@ -49,9 +49,9 @@ class Reporter:
         self.folder.save_sheet(progress.images_seen, grid(to_pil(sheet), 8))
         entry: dict[str, Any] = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1)}
         entry |= {"augment_p": progress.augment_p, **numbers, "spread": spread(sheet)}
-        if self.nets.encoder is not None:
+        if self.nets.reconstructor is not None:
             photos = to_image(self.photos).to(self.nets.device)
-            entry |= health(self.nets.average, self.nets.encoder_average, self.distance, photos)
+            entry |= health(self.nets.average, self.nets.reconstructor_average, self.distance, photos)
         if self.embed is not None:
             entry["fd_mnv2"] = self.frechet_distance()
         self.folder.log(entry)
@@ -59,7 +59,7 @@ class Reporter:
             plot_log(self.folder.read_log(), self.folder.path / "curves.png")
         tqdm.write(run.told(entry))
         self.check_collapse(progress, entry["spread"])
-        if self.nets.encoder is not None:
+        if self.nets.reconstructor is not None:
             reconstruction.check_collapse(progress.images_seen, entry)
         return entry
 

@@ -58,7 +58,7 @@ class Step:
     def __init__(self, config: Config, accelerator: Accelerator, nets: Networks, progress: Progress) -> None:
         self.config, self.accelerator, self.nets, self.progress = config, accelerator, nets, progress
         self.device, self.rank = accelerator.device, accelerator.process_index
-        self.distance = Distance(config.perceptual, self.device) if config.encoder else None
+        self.distance = Distance(config.perceptual, self.device) if config.reconstructor else None
 
     def source(self, purpose: str) -> torch.Generator:
         """Randomness of this iteration for one purpose."""
@@ -73,7 +73,7 @@ class Step:
         numbers = {}
 
         fakes = []
-        nets.train_only("generator", "encoder")
+        nets.train_only("generator", "reconstructor")
         for image, c in reals:
             drawn = self.draw(image, c, sources)
             shown, loss = self.generator_loss(drawn.image, image, c, sources)
@@ -85,8 +85,8 @@ class Step:
             fakes.append(shown.detached())
             nets.generator.mapping.track_w_avg(self.mean(drawn.w.detach().mean(dim=0)))
         self.update("generator")
-        if nets.encoder is not None:
-            self.update("encoder")
+        if nets.reconstructor is not None:
+            self.update("reconstructor")
 
         if config.pl_every and iteration % config.pl_every == 0:
             numbers["path_length"] = self.path_length_step(reals[0][1], len(real) // parts, sources)
@@ -117,18 +117,18 @@ class Step:
         if torch.rand([], generator=g) < self.config.style_mixing:
             cutoff = int(torch.randint(1, generator.num_ws, [], generator=g))
             w_plus[:, cutoff:] = generator.mapping(z[1], c).unsqueeze(1)
-        if nets.encoder is None:
+        if nets.reconstructor is None:
             return Drawn(generator.synthesis(w_plus, "random", sources["noise"]), w, None)
         half = len(image) // 2
         photos, w = image[half:], w[:half]
-        encoded = nets.encoder(photos)  # (n - n/2, w_dim)
+        encoded = nets.reconstructor(photos)  # (n - n/2, w_dim)
         w_plus = torch.cat([w_plus[:half], broadcast(encoded, generator.num_ws)])
         fake = generator.synthesis(w_plus, "random", sources["noise"])
         return Drawn(fake, w, Reconstructions(photos, encoded, fake[half:]))
 
     def reconstruction_loss(self, drawn: Drawn) -> tuple[Tensor, dict[str, float]]:
         """What encoder and generator learn together from photos, and the encoder alone from drawn images."""
-        encoder = self.nets.encoder
+        encoder = self.nets.reconstructor
         loss, numbers = reconstruction_loss(encoder, self.distance, drawn.again)
         # mixed images have no single w; a batch of them teaches the encoder their coarse one
         latent = latent_loss(encoder, drawn.image[: len(drawn.w)], drawn.w)
@@ -223,8 +223,8 @@ class Step:
         half_life = min(self.config.ema_images, max(self.config.ema_rampup * seen, 1e-8))
         beta = 0.5 ** (self.config.batch / half_life)
         run.update_average(self.nets.average, self.nets.generator, beta)
-        if self.nets.encoder is not None:
-            run.update_average(self.nets.encoder_average, self.nets.encoder, beta)
+        if self.nets.reconstructor is not None:
+            run.update_average(self.nets.reconstructor_average, self.nets.reconstructor, beta)
 
     def control_augmentation(self, iteration: int) -> None:
         if self.config.augment != "ada" or (iteration + 1) % ADA_EVERY:

@@ -11,7 +11,7 @@ import sys
 
 STAGES = {
     "generator": "train StyleGAN2 on photos",
-    "encoder": "train an encoder, image to w, on a finished generator",
+    "reconstructor": "train an encoder, image to w, on a finished generator, for filter",
     "distill": "raw photos to a cleaner model with modes: the stages in a row",
     "filter": "score photos, decide which to keep, write a manifest",
     "modes": "cluster what a model draws, for multi-modal truncation",

@@ -1,73 +1,242 @@
-"""Reconstruction encoder: an image to the one w that draws it best (Mokady et al. 2022, arXiv 2202.12211 §3.1).
+"""Interest encoder: a photo and its interest region to the w_plus that draws the region faithfully.
 
-A single w and not one per layer, on purpose: an encoder into w_plus reconstructs outliers too, and what cannot be
-drawn again is what the self-filter looks for.
+Residual and iterative as ReStyle (Alaluf et al. 2021, arXiv 2104.02699): each step sees the photo beside what has been
+drawn so far and moves w_plus. Unlike there the person says what matters: what lies outside the interest is replaced by
+a smooth continuation of what is inside before anything looks, so that it cannot bend the latent, and one head of
+learned queries serves all layers instead of a tower for each.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from hfgan.images import on_white
+from hfgan.models.banks import ModeBank, whitening_scale
 from hfgan.models.base import HFGanModel
-from hfgan.models.discriminator import DiscriminatorBlock, StyleGAN2Discriminator
-from hfgan.models.layers import SQRT2, EqualizedConv2d, EqualizedLinear, lrelu
-from hfgan.models.stylegan2 import StyleGAN2Generator, channels_at, check_resolution
+from hfgan.models.stylegan2 import StyleGAN2Generator, check_resolution
+
+STATISTICS = 4096  # samples behind `w_std`
+MAX_SIZE = 256  # px at which pictures of a larger generator are seen
+HEADS = 4  # of attention
+TOKENS = 2  # the coarsest resolutions, which the head looks at
+UNSEEN = 1e-3  # of a token's weight where it shows nothing of the interest
 
 
-class ReconstructionEncoder(HFGanModel):
-    """Image to w: the discriminator's trunk without minibatch deviation, and a linear layer that starts at zero.
+class InterestEncoder(HFGanModel):
+    """Photo (and interest region) to w_plus of one generator.
 
-    An untrained encoder answers `w_avg`, the mean image, to everything.
+    Buffers: `starts` (k, w_dim), where a first guess may lie, centers of modes or `w_avg`; `start_views`
+    (k, 3, s, s) in [-1, 1], what is drawn of them; `w_std` (w_dim,), the unit of steps.
 
     Args:
-        resolution: Image size [pixels], a power of two in 16..1024.
-        img_channels: 1, 3 or 4.
-        w_dim: Size of w.
-        channel_base, channel_max: Channels at a resolution are channel_base / resolution, at most channel_max.
+        resolution: Side of the pictures that are seen [pixels], a power of two; others are resized.
+        w_dim, num_ws: Those of the generator.
+        widths: Channels at half the resolution, a quarter, ...
+        depth: Residual blocks at each of them.
+        token_dim: Size of the queries and of what they look at.
+        num_starts, start_size: k and s.
+        conditioned: Whether the interest is seen at all; False for encoders in the manner of the papers.
+        generator_fingerprint: Of the generator that this was trained beside; it means nothing beside another.
     """
 
     @register_to_config
     def __init__(
-        self, *, resolution: int = 64, img_channels: int = 3, w_dim: int = 512, channel_base: int = 32768,
-        channel_max: int = 512,
+        self, *, resolution: int = 64, w_dim: int = 512, num_ws: int = 10, widths: Sequence[int] = (32, 64, 128, 256),
+        depth: int = 1, token_dim: int = 256, num_starts: int = 1, start_size: int = 16, conditioned: bool = True,
+        generator_fingerprint: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
         check_resolution(resolution)
-        sizes = [2**k for k in range(int(math.log2(resolution)), 1, -1)]
-        widths = [channels_at(size, channel_base, channel_max) for size in sizes]
-        self.fromrgb = EqualizedConv2d(img_channels, widths[0], 1)
-        self.blocks = nn.ModuleList(DiscriminatorBlock(above, below) for above, below in pairwise(widths))
-        self.conv = EqualizedConv2d(widths[-1], widths[-1], 3)
-        self.fc = EqualizedLinear(widths[-1] * 16, widths[-1])
-        self.out = EqualizedLinear(widths[-1], w_dim)
+        if len(widths) < TOKENS or any(width < 8 or width % 8 for width in widths) or resolution >> len(widths) < 2:
+            raise ValueError(
+                f"widths are {list(widths)}: expected {TOKENS} or more multiples of 8, few enough that "
+                f"{resolution} px halved as often leaves 2"
+            )
+        if token_dim % HEADS:
+            raise ValueError(f"token_dim is {token_dim}: expected a multiple of {HEADS}")
+        self.stem = nn.Conv2d(7, widths[0], 3, stride=2, padding=1)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(below if k == 0 else width, width) for k in range(depth)))
+            for below, width in pairwise([widths[0], *widths])
+        )
+        sides = [resolution >> (k + 1) for k in range(len(widths))][-TOKENS:]
+        self.to_tokens = nn.ModuleList(nn.Conv2d(width, token_dim, 1) for width in widths[-TOKENS:])
+        self.places = nn.ParameterList(torch.randn(1, token_dim, side, side) * 0.02 for side in sides)
+        self.queries = nn.Parameter(torch.randn(num_ws, token_dim))
+        self.from_w = nn.Linear(w_dim, token_dim)
+        self.head = nn.ModuleList(HeadBlock(token_dim) for _ in range(2))
+        self.norm = nn.LayerNorm(token_dim)
+        self.out = nn.Linear(token_dim, w_dim)
+        self.gain = nn.Parameter(torch.ones(num_ws, 1))
         nn.init.zeros_(self.out.weight)
-        self.register_buffer("w_avg", torch.zeros(w_dim))
-        self.compute_dtype = torch.float32
+        nn.init.zeros_(self.out.bias)
+        self.register_buffer("starts", torch.zeros(num_starts, w_dim))
+        self.register_buffer("start_views", torch.zeros(num_starts, 3, start_size, start_size))
+        self.register_buffer("w_std", torch.ones(w_dim))
 
     @classmethod
-    def beside(cls, generator: StyleGAN2Generator, discriminator: StyleGAN2Discriminator | None) -> Self:
-        """An untrained encoder for a generator; what the discriminator knows of its images is taken over."""
-        config = generator.config
-        sizes = {name: config[name] for name in ("resolution", "img_channels", "channel_base", "channel_max")}
-        encoder = cls(**sizes, w_dim=config.w_dim)
-        encoder.w_avg.copy_(generator.mapping.w_avg)
-        if discriminator is not None and all(discriminator.config[name] == value for name, value in sizes.items()):
-            encoder.fromrgb.load_state_dict(discriminator.fromrgb.state_dict())
-            encoder.blocks.load_state_dict(discriminator.blocks.state_dict())
-        return encoder.set_compute_dtype(generator.dtype)
+    @torch.no_grad()
+    def beside(cls, generator: StyleGAN2Generator, modes: ModeBank | None = None, **shape: object) -> Self:
+        """An untrained encoder for a generator, which answers the nearest center of its modes, or `w_avg`.
 
-    def forward(self, image: Tensor) -> Tensor:
-        """w (n, w_dim), fp32, of images (n, img_channels, r, r) in [-1, 1]."""
-        x = image.to(dtype=self.compute_dtype, memory_format=torch.channels_last)  # (n, c, r, r)
-        x = lrelu(self.fromrgb(x, gain=SQRT2))  # (n, c_r, r, r)
-        for block in self.blocks:
-            x = block(x, None)  # (n, c, h/2, w/2)
-        x = lrelu(self.conv(x.float(), gain=SQRT2))  # (n, c4, 4, 4), from here on in fp32
-        x = lrelu(self.fc(x.flatten(1), gain=SQRT2))  # (n, c4)
-        return self.w_avg + self.out(x)  # (n, w_dim)
+        Args:
+            shape: Arguments that are not the generator's, such as `widths`.
+        """
+        config, mapping = generator.config, generator.mapping
+        starts = mapping.w_avg[None] if modes is None else modes.centers  # (k, w_dim)
+        shape = {"resolution": min(config.resolution, MAX_SIZE)} | shape
+        encoder = cls(w_dim=config.w_dim, num_ws=generator.num_ws, num_starts=len(starts), **shape,
+                      generator_fingerprint=generator.fingerprint()).to(generator.device)  # fmt: skip
+        source = torch.Generator().manual_seed(0)
+        z = torch.randn(STATISTICS, config.z_dim, generator=source).to(generator.device)
+        w = mapping(z, mapping.labels_in_turn(torch.arange(STATISTICS)))  # (STATISTICS, w_dim)
+        encoder.w_std.copy_(whitening_scale(w.std(dim=0)))
+        encoder.starts.copy_(starts)
+        drawn = [generator.synthesis(for_all_layers(rows, generator.num_ws)) for rows in starts.split(16)]
+        encoder.start_views.copy_(shrink(on_white(torch.cat(drawn)).clamp(-1, 1), encoder.config.start_size))
+        return encoder
+
+    def check_generator(self, generator: StyleGAN2Generator) -> None:
+        """Raise ValueError unless this was trained beside these weights."""
+        known, given = self.config.generator_fingerprint, generator.fingerprint()
+        if known != given:
+            raise ValueError(
+                f"this encoder belongs to a generator with weights {known}, not {given}: load the model that it came "
+                "with, or train one with `accelerate launch training/train.py encoder`"
+            )
+
+    def steps(
+        self, generator: StyleGAN2Generator, image: Tensor, interest: Tensor | None = None, count: int = 3
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The w_plus (n, num_ws, w_dim) after each step, and what is drawn of it (n, c, r, r); `count` of them."""
+        seen, inside = self.look(image, interest)
+        w_plus = self.start(seen, inside)
+        drawn = generator.synthesis(w_plus)
+        for _ in range(count):
+            w_plus = self(seen, inside, w_plus, drawn)
+            drawn = generator.synthesis(w_plus)
+            yield w_plus, drawn
+
+    def look(self, image: Tensor, interest: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What is seen of images (n, c, h, w) in [-1, 1] and of their interest (n, 1, h, w), of any one size.
+
+        Returns:
+            (n, 3, r, r), continued outside the interest, and the interest (n, 1, r, r), 0 or 1; all 1 for None.
+        """
+        side, image = self.config.resolution, on_white(image)
+        if interest is None or not self.config.conditioned:
+            seen = shrink(image, side)
+            return seen, torch.ones_like(seen[:, :1])
+        inside = (interest >= 0.5).float()
+        seen = shrink(continue_outside(image, inside), side)  # first, so that nothing of the outside is mixed in
+        return seen, (shrink(inside, side) >= 0.5).float()
+
+    def start(self, seen: Tensor, inside: Tensor) -> Tensor:
+        """The w_plus (n, num_ws, w_dim) to start from: of `starts` the one whose picture is nearest inside.
+
+        Args:
+            seen, inside: As `look` returns them.
+        """
+        side = self.config.start_size
+        weight, pixels = shrink(inside, side).flatten(1), shrink(seen, side).flatten(2)  # (n, p), (n, 3, p)
+        views = self.start_views.flatten(2)  # (k, 3, p)
+        # sum_p m (x - v)^2 without what is the same for every start
+        across = torch.einsum("np,ncp,kcp->nk", weight, pixels, views)
+        nearest = (weight @ views.square().sum(1).t() - 2 * across).argmin(dim=1)  # (n,)
+        return for_all_layers(self.starts[nearest], self.config.num_ws)
+
+    def forward(self, seen: Tensor, inside: Tensor, w_plus: Tensor, drawn: Tensor) -> Tensor:
+        """One step: w_plus (n, num_ws, w_dim), fp32, nearer to what `drawn` (n, c, r', r') lacks of the photo.
+
+        Args:
+            seen, inside: As `look` returns them.
+            w_plus, drawn: Of the step before, or of the start.
+        """
+        x = torch.cat([seen, shrink(on_white(drawn), self.config.resolution), inside], dim=1)  # (n, 7, r, r)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))  # (n, widths[0], r/2, r/2)
+        maps = []
+        for k, stage in enumerate(self.stages):
+            x = stage(F.avg_pool2d(x, 2) if k else x)  # (n, widths[k], r / 2^(k+1), r / 2^(k+1))
+            maps.append(x)
+        tokens, shown = [], []
+        for to_tokens, place, x in zip(self.to_tokens, self.places, maps[-TOKENS:], strict=True):
+            tokens.append((to_tokens(x) + place).flatten(2))  # (n, token_dim, t)
+            shown.append(shrink(inside, x.shape[-1]).flatten(2))  # (n, 1, t)
+        tokens, weight = torch.cat(tokens, 2).transpose(1, 2), torch.cat(shown, 2)  # (n, t, token_dim), (n, 1, t)
+        where = (w_plus - self.starts.mean(0)) / self.w_std  # (n, num_ws, w_dim)
+        styles = self.queries + self.from_w(where)  # (n, num_ws, token_dim)
+        for block in self.head:
+            styles = block(styles, tokens, (weight + UNSEEN).log())  # (n, num_ws, token_dim)
+        return w_plus + self.w_std * self.gain * self.out(self.norm(styles))  # (n, num_ws, w_dim)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(conv(x)), each after GroupNorm and leaky ReLU: (n, i, h, w) to (n, o, h, w)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm0, self.norm1 = nn.GroupNorm(8, in_channels), nn.GroupNorm(8, out_channels)
+        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv0(F.leaky_relu(self.norm0(x), 0.2))  # (n, o, h, w)
+        return self.skip(x) + self.conv1(F.leaky_relu(self.norm1(y), 0.2))  # (n, o, h, w)
+
+
+class HeadBlock(nn.Module):
+    """Queries look at each other's tokens: cross-attention and a layer of two, both residual."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm0, self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.q, self.kv, self.merge = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, styles: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Styles (n, s, dim) that have looked at tokens (n, t, dim); bias (n, 1, t) is added to the scores."""
+        q = self.q(self.norm0(styles)).unflatten(2, (HEADS, -1)).transpose(1, 2)  # (n, heads, s, dim / heads)
+        kv = self.kv(self.norm1(tokens)).unflatten(2, (2, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(q, kv[0], kv[1], attn_mask=bias.unsqueeze(1))
+        styles = styles + self.merge(found.transpose(1, 2).flatten(2))  # (n, s, dim)
+        return styles + self.mlp(self.norm2(styles))  # (n, s, dim)
+
+
+def for_all_layers(w: Tensor, num_ws: int) -> Tensor:
+    """w (n, w_dim) as w_plus (n, num_ws, w_dim)."""
+    return w.unsqueeze(1).repeat(1, num_ws, 1)
+
+
+def shrink(x: Tensor, side: int) -> Tensor:
+    """x (n, c, h, w) as (n, c, side, side): averaged where it shrinks, bilinear where it grows."""
+    if x.shape[-2:] == (side, side):
+        return x
+    if x.shape[-1] == x.shape[-2] and x.shape[-1] % side == 0:
+        return F.avg_pool2d(x, x.shape[-1] // side)
+    return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+def continue_outside(image: Tensor, inside: Tensor) -> Tensor:
+    """Images (n, c, h, w) as they are where `inside` (n, 1, h, w) is 1, and a smooth continuation where it is 0.
+
+    Means of what is inside over ever larger squares (normalised convolution, Knutsson & Westin 1993), each used where
+    no smaller one has anything: what is outside has no influence whatever it holds. All zeros where nothing is inside.
+    """
+    sums, weights = [image * inside], [inside]
+    while max(sums[-1].shape[-2:]) > 1:
+        sums.append(F.avg_pool2d(sums[-1], 2, ceil_mode=True))
+        weights.append(F.avg_pool2d(weights[-1], 2, ceil_mode=True))
+    found = torch.zeros_like(sums[-1])
+    for total, weight in zip(reversed(sums), reversed(weights), strict=True):
+        mean = total / weight.clamp(min=1e-12)
+        wider = F.interpolate(found, total.shape[-2:], mode="bilinear", align_corners=False)
+        found = torch.lerp(wider, mean, (weight > 0).to(mean))
+    return torch.where(inside > 0, image, found)

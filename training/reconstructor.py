@@ -1,6 +1,6 @@
-"""Stage `encoder`: train a reconstruction encoder on a finished generator, which stays as it is.
+"""Stage `reconstructor`: train a reconstruction encoder on a finished generator, which stays as it is.
 
-`generator --encoder` trains the two together; for filtering any encoder that fits the generator is enough.
+`generator --reconstructor` trains the two together; for filtering any encoder that fits the generator is enough.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from hfgan import HFGan
 from hfgan.images import grid, to_image, to_pil
-from hfgan.models.encoder import ReconstructionEncoder
+from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.sampling import broadcast
 
 SHEET = 32  # photos on the sample sheet and behind the signs of life
@@ -60,26 +60,26 @@ class Networks:
         self.generator = self.gan.generator.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            found = self.gan.encoder or ReconstructionEncoder.beside(self.generator, self.gan.discriminator)
-        self.encoder = found.to(device).train().requires_grad_(True)
-        self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
-        self.optimizer = Adam(self.encoder.parameters(), lr=config.lr, betas=(0.0, 0.99), eps=1e-8, fused=True)
+            found = self.gan.reconstructor or ReconstructionEncoder.beside(self.generator, self.gan.discriminator)
+        self.reconstructor = found.to(device).train().requires_grad_(True)
+        self.average = copy.deepcopy(self.reconstructor).eval().requires_grad_(False)
+        self.optimizer = Adam(self.reconstructor.parameters(), lr=config.lr, betas=(0.0, 0.99), eps=1e-8, fused=True)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, by name."""
-        found = {f"encoder.{k}": v for k, v in self.encoder.state_dict().items()}
+        found = {f"reconstructor.{k}": v for k, v in self.reconstructor.state_dict().items()}
         found |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         return found | run.optimizer_tensors(self.optimizer, "adam")
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of `tensors`."""
-        self.encoder.load_state_dict(run.part(tensors, "encoder"))
+        self.reconstructor.load_state_dict(run.part(tensors, "reconstructor"))
         self.average.load_state_dict(run.part(tensors, "average"))
         run.load_optimizer(self.optimizer, tensors, "adam")
 
     def publish(self, path: Path) -> None:
         """Write the model with the averaged encoder."""
-        self.gan.register_modules(encoder=self.average)
+        self.gan.register_modules(reconstructor=self.average)
         self.gan.name = None  # the card is written for what it is now
         run.publish(self.gan, path)
 
@@ -120,10 +120,10 @@ class Step:
     def __call__(self, image: Tensor, labels: Tensor | None) -> dict[str, float]:
         nets, seen = self.nets, self.progress.images_seen
         loss, numbers = reconstruction_loss(
-            nets.encoder, self.distance, reconstruct(nets.generator, nets.encoder, image)
+            nets.reconstructor, self.distance, reconstruct(nets.generator, nets.reconstructor, image)
         )
         drawn, w = self.draw(max(len(image) // 2, 1))
-        latent = latent_loss(nets.encoder, drawn, w)
+        latent = latent_loss(nets.reconstructor, drawn, w)
         (loss + latent).backward()
         for group in nets.optimizer.param_groups:
             group["lr"] = self.config.lr * run.cosine(seen / self.config.images)
@@ -131,7 +131,7 @@ class Step:
         nets.optimizer.step()
         nets.optimizer.zero_grad(set_to_none=True)
         half_life = min(self.config.ema_images, max(0.05 * (seen + self.config.batch), 1e-8))
-        run.update_average(nets.average, nets.encoder, 0.5 ** (self.config.batch / half_life))
+        run.update_average(nets.average, nets.reconstructor, 0.5 ** (self.config.batch / half_life))
         return numbers | {"rec_latent": latent.item()}
 
     @torch.no_grad()

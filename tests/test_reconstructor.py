@@ -65,10 +65,10 @@ def test_it_learns_to_invert_drawn_images(generator: StyleGAN2Generator) -> None
 def test_a_model_keeps_its_encoder(generator: StyleGAN2Generator, tmp_path: Path) -> None:
     encoder = ReconstructionEncoder.beside(generator, None)
     torch.nn.init.normal_(encoder.out.weight)
-    HFGan(generator=generator, encoder=encoder).save_pretrained(tmp_path)
+    HFGan(generator=generator, reconstructor=encoder).save_pretrained(tmp_path)
     again = HFGan.from_pretrained(tmp_path, dtype="float32")
     image = torch.randn(2, 3, 16, 16)
-    assert torch.equal(again.encoder(image), encoder(image))
+    assert torch.equal(again.reconstructor(image), encoder(image))
     HFGan(generator=generator).save_pretrained(tmp_path / "without")
-    with pytest.raises(RuntimeError, match=r"no encoder: .* `accelerate launch training/train.py encoder`"):
-        HFGan.from_pretrained(tmp_path / "without").part("encoder")
+    with pytest.raises(RuntimeError, match=r"no reconstructor: .* training/train.py reconstructor`"):
+        HFGan.from_pretrained(tmp_path / "without").part("reconstructor")
