@@ -1,8 +1,8 @@
 """Stage `distill`: raw photos in, a cleaner and more diverse model out (Self-Distilled StyleGAN, arXiv 2202.12211).
 
 Runs the stages one after the other, each in a folder of `out/`: generator on all photos, reconstructor, filter, the
-generator again on the kept photos, modes; then writes report.md. Every stage resumes, so the same command goes on where
-it was cut.
+generator again on the kept photos, modes; then writes report.md. Every stage resumes, so the same command goes on
+where it was cut.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ photo with confidence it must say again when the photo is recoloured and spoilt 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import run
 import torch
 from accelerate import Accelerator
 from pairs import Drawn, Exported, recolour, show, spoil
-from photos import Photos
+from photos import NoPhotos, Photos
 from run import flag
 from torch import Tensor
 from torch.nn import functional as F
@@ -95,21 +94,6 @@ class Networks:
         self.gan.register_modules(matting=self.average)
         self.gan.name = None  # the card is written for what it is now
         run.publish(self.gan, path)
-
-
-class NoPhotos:
-    """In place of `Photos` where there are none: batches of nothing."""
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-
-    def batches(self, images_seen: int) -> Iterator[tuple[Tensor, None]]:
-        """Empty images (batch, 0), endlessly."""
-        while True:
-            yield torch.empty(self.batch, 0), None
-
-    def write_report(self) -> None:
-        """There is nothing to report."""
 
 
 def main(config: Config) -> None:

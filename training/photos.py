@@ -93,3 +93,18 @@ class Photos:
         source = run.random_source(self.seed, run.PURPOSES["mirror"], images_seen, self.rank)
         mirrored = torch.rand(len(image), 1, 1, 1, generator=source).to(image.device) < 0.5
         return torch.where(mirrored, image.flip(3), image)
+
+
+class NoPhotos:
+    """In place of `Photos` where there are none: batches of nothing."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def batches(self, images_seen: int) -> Iterator[tuple[Tensor, None]]:
+        """Empty images (batch, 0), endlessly."""
+        while True:
+            yield torch.empty(self.batch, 0), None
+
+    def write_report(self) -> None:
+        """There is nothing to report."""

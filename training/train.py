@@ -12,6 +12,7 @@ import sys
 STAGES = {
     "generator": "train StyleGAN2 on photos",
     "reconstructor": "train an encoder, image to w, on a finished generator, for filter",
+    "encoder": "learn to invert photos within an interest region, beside a finished generator",
     "distill": "raw photos to a cleaner model with modes: the stages in a row",
     "filter": "score photos, decide which to keep, write a manifest",
     "modes": "cluster what a model draws, for multi-modal truncation",
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] not in STAGES:
         asked = argv[:1] in (["-h"], ["--help"])
         given = f"unknown stage {argv[0]!r}\n" if argv and not asked else ""
-        told = "\n".join(f"  {name:<12} {text}" for name, text in STAGES.items())
+        told = "\n".join(f"  {name:<13} {text}" for name, text in STAGES.items())
         sys.stderr.write(f"{given}usage: train.py <stage> [flags]; train.py <stage> --help\n{told}\n")
         return 0 if asked else 2
     import run  # after the check, so that help is quick
