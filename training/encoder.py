@@ -47,10 +47,10 @@ class Config:
     drawn: float = flag(0.25, "share of pictures that the generator draws, whose latent is known")
     steps: int = flag(3, "steps of the encoder")
     lr: float = flag(0.001, "learning rate, falling to a tenth along a cosine")
-    widths: tuple[int, ...] = flag((32, 64, 128, 256), "channels of the encoder at half the size, a quarter, ...")
+    widths: tuple[int, ...] = flag((), "channels of the encoder at half the size, a quarter, ..., 4 px")
     depth: int = flag(1, "residual blocks at each of them")
     drift_weight: float = flag(0.5, "interest: of how far both views of a picture lie apart in w_plus")
-    latent_weight: float = flag(0.2, "interest: of the distance to the known latent of drawn pictures")
+    latent_weight: float = flag(0.05, "interest: of the distance to the known latent of drawn pictures")
     outside_weight: float = flag(0.03, "interest: of the squared error outside of the region")
     ema_images: int = flag(2000, "half-life of the averaged encoder [pictures]")
     perceptual: str | None = flag(None, "perceptual weights; default: what ships with us")
@@ -73,7 +73,7 @@ class Networks:
         arm, known = ARMS[config.arm], self.gan.encoder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            shape = {"widths": list(config.widths), "depth": config.depth, "conditioned": arm.conditioned}
+            shape = {"widths": list(config.widths) or None, "depth": config.depth, "conditioned": arm.conditioned}
             made = InterestEncoder.beside(self.generator, self.gan.modes, **shape)
             self.opponent = LatentDiscriminator(self.generator.config.w_dim).to(device) if arm.single else None
         fits = known is not None and all(known.config[name] == value for name, value in shape.items())

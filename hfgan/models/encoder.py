@@ -2,12 +2,13 @@
 
 Residual and iterative as ReStyle (Alaluf et al. 2021, arXiv 2104.02699): each step sees the photo beside what has been
 drawn so far and moves w_plus. Unlike there the person says what matters: what lies outside the interest is replaced by
-a smooth continuation of what is inside before anything looks, so that it cannot bend the latent, and one head of
-learned queries serves all layers instead of a tower for each.
+a smooth continuation of what is inside before anything looks, so that it cannot bend the latent, and one head serves
+all layers, which differ in a gain and an offset, in place of a tower of convolutions for each.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Self
@@ -24,9 +25,16 @@ from hfgan.models.stylegan2 import StyleGAN2Generator, check_resolution
 
 STATISTICS = 4096  # samples behind `w_std`
 MAX_SIZE = 256  # px at which pictures of a larger generator are seen
-HEADS = 4  # of attention
-TOKENS = 2  # the coarsest resolutions, which the head looks at
-UNSEEN = 1e-3  # of a token's weight where it shows nothing of the interest
+LAST = 4  # px of the map that the head looks at
+WIDTHS = (
+    16,
+    32,
+    64,
+    96,
+    128,
+    128,
+)  # channels at half of 256 px, a quarter, ..., 4 px; smaller pictures skip the first
+SLOPE = 0.2  # of leaky ReLU
 
 
 class InterestEncoder(HFGanModel):
@@ -38,9 +46,9 @@ class InterestEncoder(HFGanModel):
     Args:
         resolution: Side of the pictures that are seen [pixels], a power of two; others are resized.
         w_dim, num_ws: Those of the generator.
-        widths: Channels at half the resolution, a quarter, ...
+        widths: Channels at half the resolution, a quarter, ..., 4 px; the last ones of WIDTHS for None.
         depth: Residual blocks at each of them.
-        token_dim: Size of the queries and of what they look at.
+        hidden_dim: Features that all layers share.
         num_starts, start_size: k and s.
         conditioned: Whether the interest is seen at all; False for encoders in the manner of the papers.
         generator_fingerprint: Of the generator that this was trained beside; it means nothing beside another.
@@ -48,33 +56,31 @@ class InterestEncoder(HFGanModel):
 
     @register_to_config
     def __init__(
-        self, *, resolution: int = 64, w_dim: int = 512, num_ws: int = 10, widths: Sequence[int] = (32, 64, 128, 256),
-        depth: int = 1, token_dim: int = 256, num_starts: int = 1, start_size: int = 16, conditioned: bool = True,
+        self, *, resolution: int = 64, w_dim: int = 512, num_ws: int = 10, widths: Sequence[int] | None = None,
+        depth: int = 1, hidden_dim: int = 512, num_starts: int = 1, start_size: int = 16, conditioned: bool = True,
         generator_fingerprint: str = "",
     ) -> None:  # fmt: skip
         super().__init__()
         check_resolution(resolution)
-        if len(widths) < TOKENS or any(width < 8 or width % 8 for width in widths) or resolution >> len(widths) < 2:
+        if resolution > MAX_SIZE:
             raise ValueError(
-                f"widths are {list(widths)}: expected {TOKENS} or more multiples of 8, few enough that "
-                f"{resolution} px halved as often leaves 2"
+                f"resolution is {resolution}: pictures are seen at {MAX_SIZE} px or less, larger ones shrunk"
             )
-        if token_dim % HEADS:
-            raise ValueError(f"token_dim is {token_dim}: expected a multiple of {HEADS}")
+        halvings = int(math.log2(resolution / LAST))
+        widths = WIDTHS[-halvings:] if widths is None else widths
+        if len(widths) != halvings or any(width < 8 or width % 8 for width in widths):
+            raise ValueError(f"widths are {list(widths)}: expected {halvings} multiples of 8 for {resolution} px")
         self.stem = nn.Conv2d(7, widths[0], 3, stride=2, padding=1)
         self.stages = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(below if k == 0 else width, width) for k in range(depth)))
             for below, width in pairwise([widths[0], *widths])
         )
-        sides = [resolution >> (k + 1) for k in range(len(widths))][-TOKENS:]
-        self.to_tokens = nn.ModuleList(nn.Conv2d(width, token_dim, 1) for width in widths[-TOKENS:])
-        self.places = nn.ParameterList(torch.randn(1, token_dim, side, side) * 0.02 for side in sides)
-        self.queries = nn.Parameter(torch.randn(num_ws, token_dim))
-        self.from_w = nn.Linear(w_dim, token_dim)
-        self.head = nn.ModuleList(HeadBlock(token_dim) for _ in range(2))
-        self.norm = nn.LayerNorm(token_dim)
-        self.out = nn.Linear(token_dim, w_dim)
-        self.gain = nn.Parameter(torch.ones(num_ws, 1))
+        self.norm = nn.GroupNorm(8, widths[-1])
+        self.shared = nn.Linear(widths[-1] * LAST**2, hidden_dim)
+        self.from_w = nn.Linear(w_dim, hidden_dim)
+        self.style_gain = nn.Parameter(torch.ones(num_ws, hidden_dim))
+        self.style_offset = nn.Parameter(torch.randn(num_ws, hidden_dim) / 2)
+        self.out = nn.Linear(hidden_dim, w_dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         self.register_buffer("starts", torch.zeros(num_starts, w_dim))
@@ -161,20 +167,12 @@ class InterestEncoder(HFGanModel):
         """
         x = torch.cat([seen, shrink(on_white(drawn), self.config.resolution), inside], dim=1)  # (n, 7, r, r)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))  # (n, widths[0], r/2, r/2)
-        maps = []
         for k, stage in enumerate(self.stages):
             x = stage(F.avg_pool2d(x, 2) if k else x)  # (n, widths[k], r / 2^(k+1), r / 2^(k+1))
-            maps.append(x)
-        tokens, shown = [], []
-        for to_tokens, place, x in zip(self.to_tokens, self.places, maps[-TOKENS:], strict=True):
-            tokens.append((to_tokens(x) + place).flatten(2))  # (n, token_dim, t)
-            shown.append(shrink(inside, x.shape[-1]).flatten(2))  # (n, 1, t)
-        tokens, weight = torch.cat(tokens, 2).transpose(1, 2), torch.cat(shown, 2)  # (n, t, token_dim), (n, 1, t)
-        where = (w_plus - self.starts.mean(0)) / self.w_std  # (n, num_ws, w_dim)
-        styles = self.queries + self.from_w(where)  # (n, num_ws, token_dim)
-        for block in self.head:
-            styles = block(styles, tokens, (weight + UNSEEN).log())  # (n, num_ws, token_dim)
-        return w_plus + self.w_std * self.gain * self.out(self.norm(styles))  # (n, num_ws, w_dim)
+        x = self.shared(F.leaky_relu(self.norm(x), SLOPE).flatten(1)).unsqueeze(1)  # (n, 1, hidden_dim)
+        where = self.from_w((w_plus - self.starts.mean(0)) / self.w_std)  # (n, num_ws, hidden_dim)
+        styles = F.leaky_relu(x * self.style_gain + self.style_offset + where, SLOPE)  # (n, num_ws, hidden_dim)
+        return w_plus + self.w_std * self.out(styles)  # (n, num_ws, w_dim)
 
 
 class ResidualBlock(nn.Module):
@@ -188,26 +186,8 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv0(F.leaky_relu(self.norm0(x), 0.2))  # (n, o, h, w)
-        return self.skip(x) + self.conv1(F.leaky_relu(self.norm1(y), 0.2))  # (n, o, h, w)
-
-
-class HeadBlock(nn.Module):
-    """Queries look at each other's tokens: cross-attention and a layer of two, both residual."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm0, self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.q, self.kv, self.merge = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-
-    def forward(self, styles: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Styles (n, s, dim) that have looked at tokens (n, t, dim); bias (n, 1, t) is added to the scores."""
-        q = self.q(self.norm0(styles)).unflatten(2, (HEADS, -1)).transpose(1, 2)  # (n, heads, s, dim / heads)
-        kv = self.kv(self.norm1(tokens)).unflatten(2, (2, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(q, kv[0], kv[1], attn_mask=bias.unsqueeze(1))
-        styles = styles + self.merge(found.transpose(1, 2).flatten(2))  # (n, s, dim)
-        return styles + self.mlp(self.norm2(styles))  # (n, s, dim)
+        y = self.conv0(F.leaky_relu(self.norm0(x), SLOPE))  # (n, o, h, w)
+        return self.skip(x) + self.conv1(F.leaky_relu(self.norm1(y), SLOPE))  # (n, o, h, w)
 
 
 def for_all_layers(w: Tensor, num_ws: int) -> Tensor:
