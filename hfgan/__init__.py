@@ -17,10 +17,11 @@ _HOME = {
     "HFGan": "pipeline",
     "HFGanModel": "models.base",
     "InterestEncoder": "models.encoder",
+    "Inversion": "inversion",
     "MattingNetwork": "models.matting",
     "ModeBank": "models.banks",
     "ReconstructionEncoder": "models.reconstructor",
-    "SampleOutput": "pipeline",
+    "SampleOutput": "drawing",
     "StyleGAN2Discriminator": "models.discriminator",
     "StyleGAN2Generator": "models.stylegan2",
     "bundled_models": "parts",
@@ -28,6 +29,8 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from hfgan.drawing import SampleOutput as SampleOutput
+    from hfgan.inversion import Inversion as Inversion
     from hfgan.models.alpha import AlphaNetwork as AlphaNetwork
     from hfgan.models.banks import ModeBank as ModeBank
     from hfgan.models.base import HFGanModel as HFGanModel
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from hfgan.models.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
     from hfgan.parts import bundled_models as bundled_models
     from hfgan.pipeline import HFGan as HFGan
-    from hfgan.pipeline import SampleOutput as SampleOutput
     from hfgan.segmentation import Cutout as Cutout
 
 

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -120,6 +120,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} ({path.stat().st_size} bytes) is damaged ({error}): download it again") from error
+
+
+def read_tagged(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors of a safetensors file, and the texts that it was saved with; errors as of `read_tensors`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: expected a .safetensors file")
+    tensors = read_tensors(path)
+    with safe_open(path, framework="pt") as file:
+        return tensors, file.metadata() or {}
 
 
 def _fault(path: Path) -> str | None:

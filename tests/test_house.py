@@ -17,7 +17,17 @@ SOURCES = [*LIBRARY, *SCRIPTS, ROOT / "app.py"]
 MAX_LINES, MAX_FUNCTION = 400, 80
 
 # the rooms from the inside out: a file imports only from rooms before its own (or, for verbs, from the named ones)
-ROOMS = {"storage": 0, "images": 1, "models": 1, "sources": 2, "parts": 3, "pipeline": 4, "cli": 5, "app": 5}
+ROOMS = {
+    "storage": 0,
+    "images": 1,
+    "models": 1,
+    "sources": 2,
+    "parts": 3,
+    "drawing": 4,
+    "pipeline": 4,
+    "cli": 5,
+    "app": 5,
+}
 VERBS = 2
 
 

@@ -1,0 +1,302 @@
+"""Inversion: a photo, and what of it matters, to the w_plus that draws it.
+
+The order is fixed: align, hide what lies outside the interest, encode, refine, tune. The interest is what a person
+marks, or what `auto_interest` finds; nothing outside of a marked region has any influence on the latent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+
+from hfgan.alignment import Align, Alignment, find_alignment
+from hfgan.images import Source, load_image, on_white, to_image, to_pil, to_tensor, with_channels, write_file
+from hfgan.models.alpha import AlphaNetwork
+from hfgan.models.encoder import InterestEncoder, continue_outside
+from hfgan.models.matting import MattingNetwork
+from hfgan.models.stylegan2 import StyleGAN2Generator
+from hfgan.segmentation import gaussian
+from hfgan.storage import read_tagged
+
+Interest = Image.Image | np.ndarray | Tensor | Source | Sequence[float] | None
+LEAST, MOST = 0.02, 0.98  # area of a subject that is believed
+INLIER = 2.5  # of the median error: beyond it a pixel is more likely an obstacle
+SMOOTH = 0.03  # of the side: deviation at which errors are looked at
+KEPT, AGREED = 0.3, 0.5  # of the subject's area; of intersection over union: less is no success
+ROUNDS = 2
+AUTO = "auto"
+
+
+# ---------------------------------------------------------------- what is given
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A photo as a model sees it.
+
+    Attributes:
+        photo: The whole photo, L, RGB or RGBA.
+        alignment: Which square of it is seen.
+        image: (1, c, r, r) in [-1, 1], that square; continued outside the interest, if one is marked.
+        interest: (1, 1, r, r) in [0, 1], 1 for what matters; None for all of it.
+        source: Where the interest comes from: "all", "marked", "box", "transparency", later "auto" and what befell it.
+    """
+
+    photo: Image.Image
+    alignment: Alignment
+    image: Tensor
+    interest: Tensor | None
+    source: str
+
+
+def frame(photo: Image.Image | Source, interest: Interest, align: Align, generator: StyleGAN2Generator) -> Framed:
+    """Align a photo and read its interest, in the frame of the whole photo.
+
+    Args:
+        interest: A region (bool, or numbers of which the upper half counts) as large as the photo, or of its shape, as
+            PIL, array, tensor or file; a box (x0, y0, x1, y1) in pixels or in shares of the photo; None for all, or for
+            what is not transparent.
+
+    Raises:
+        ValueError: no readable photo, no region, or one that is empty where the model looks.
+    """
+    pil = load_image(photo)
+    alignment, side = find_alignment(pil.size, align), generator.config.resolution
+    region, source = read_interest(interest, pil)
+    channels = generator.config.img_channels
+    rgb = with_channels(pil, channels)
+    if region is None:
+        return Framed(pil, alignment, to_tensor(alignment.crop(rgb, side)), None, source)
+    inside = torch.from_numpy(np.array(region) >= 128).float()[None, None]  # (1, 1, h, w)
+    hidden = to_pil(continue_outside(to_tensor(rgb), inside))[0]  # first, so that resizing mixes nothing in
+    hard = Image.fromarray(inside[0, 0].to(torch.uint8).mul(255).numpy())
+    seen = to_image(torch.from_numpy(np.array(alignment.crop_region(hard, side)))[None, None]) / 2 + 0.5
+    if not (seen >= 0.5).any():
+        raise ValueError(
+            f"the interest covers no pixel of the {side}x{side} that the model sees: mark a larger region, inside the "
+            "square of the photo that is used"
+        )
+    return Framed(pil, alignment, to_tensor(alignment.crop(hidden, side)), seen, source)
+
+
+def read_interest(interest: Interest, photo: Image.Image) -> tuple[Image.Image | None, str]:
+    """The region as mode L in the size of the photo, 255 inside, and where it comes from; None for everything."""
+    if interest is None:
+        alpha = photo.getchannel("A") if photo.mode == "RGBA" else None
+        if alpha is None or alpha.getextrema()[0] >= 128 or alpha.getextrema()[1] < 128:
+            return None, "all"
+        return alpha, "transparency"
+    if isinstance(interest, tuple | list) and np.array(interest, dtype=object).shape == (4,):
+        return _box(interest, photo.size), "box"
+    region = _as_region(interest)
+    if region.size != photo.size:
+        scale = region.width / photo.width, region.height / photo.height
+        if max(region.size) < 2 or abs(scale[0] - scale[1]) > 1.5 / min(photo.size):
+            raise ValueError(
+                f"the interest has {region.width}x{region.height} pixels and the photo {photo.width}x{photo.height}: "
+                "give a region of the photo's size, or of its proportions"
+            )
+        region = region.resize(photo.size, Image.Resampling.BOX if scale[0] > 1 else Image.Resampling.BILINEAR)
+    low, high = region.getextrema()
+    if high < 128:
+        raise ValueError("the interest is empty: mark what matters, or leave it out to invert the whole photo")
+    return (None, "all") if low >= 128 else (region, "marked")
+
+
+def _box(box: Sequence[float], size: tuple[int, int]) -> Image.Image:
+    """A box (x0, y0, x1, y1) in pixels, or shares of the photo if no number is above 1, as mode L."""
+    try:
+        numbers = np.array(box, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(4, math.nan)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"the interest is {box!r}: expected a box of four numbers x0, y0, x1, y1")
+    if numbers.min() >= 0 and numbers.max() <= 1:
+        numbers = (numbers * [*size, *size]).round(6)
+    x0, y0, x1, y1 = numbers.round().clip(0, [*size, *size]).astype(int).tolist()
+    if x0 >= x1 or y0 >= y1:
+        raise ValueError(
+            f"the box {list(box)} has no pixel of a {size[0]}x{size[1]} photo: expected x0 < x1, y0 < y1 within it"
+        )
+    region = Image.new("L", size)
+    region.paste(255, (x0, y0, x1, y1))
+    return region
+
+
+def _as_region(interest: Interest) -> Image.Image:
+    """A region of any kind as mode L."""
+    if isinstance(interest, np.ndarray | Tensor):
+        found = torch.as_tensor(interest).detach().cpu()
+        while found.ndim > 2 and found.shape[0] == 1:
+            found = found[0]
+        if found.ndim != 2 or not found.numel():
+            raise ValueError(f"the interest has shape {[*found.shape]}: expected (h, w), (1, h, w) or (1, 1, h, w)")
+        scaled = found.float() if found.dtype == torch.uint8 else found.float() * 255
+        if not (scaled.min() >= 0 and scaled.max() <= 255):  # NaN too
+            raise ValueError("the interest goes beyond [0, 1] (or 0..255 in uint8): give numbers in that range")
+        return Image.fromarray(scaled.round().to(torch.uint8).numpy())
+    pil = interest if isinstance(interest, Image.Image) and interest.mode in ("1", "L") else load_image(interest)
+    if pil.mode == "RGBA" and pil.getchannel("A").getextrema()[0] < 255:
+        return pil.getchannel("A")  # a cut-out says where it is
+    return pil.convert("L")
+
+
+# ---------------------------------------------------------------- what is found
+
+
+@dataclass
+class Inversion:
+    """A photo and the latent that draws it.
+
+    Attributes:
+        image: What the model draws, RGB (L, RGBA), r x r.
+        w_plus: (1, num_ws, w_dim), fp32 on the CPU.
+        steps: What was drawn after each step of the encoder.
+        interest: (1, 1, r, r), 0 or 1, in the square that was seen; all 1 where nothing was marked.
+        interest_source: "all", "marked", "box", "transparency", "auto", or "all: " and why `auto` found nothing.
+        distance_inside, distance_outside: Root mean square difference of photo and drawing in and out of the interest,
+            of colours in [0, 1]; None where there is no such place.
+        mode: The nearest mode; None for a model without modes.
+        photo, alignment: The whole photo, and which square of it was seen.
+        fingerprint: Of the generator.
+        noise: Noise images that were fitted; None for the stored ones.
+        tuned: Change of the weights that was fitted; None for none.
+        method: How w_plus was found.
+        name: What files are called.
+    """
+
+    image: Image.Image
+    w_plus: Tensor
+    steps: list[Image.Image]
+    interest: Tensor
+    interest_source: str
+    distance_inside: float | None
+    distance_outside: float | None
+    mode: int | None
+    photo: Image.Image
+    alignment: Alignment
+    fingerprint: str
+    noise: list[Tensor] | None = None
+    tuned: object | None = None
+    method: str = "encoder"
+    name: str | None = field(default=None)
+
+    def __repr__(self) -> str:
+        inside = "-" if self.distance_inside is None else f"{self.distance_inside:.3f}"
+        return f"Inversion({self.method}, interest {self.interest_source}, distance inside {inside}, mode {self.mode})"
+
+    def unalign(self, *, feather: float = 0.02) -> Image.Image:
+        """The whole photo with what was drawn pasted in place of the interest, its edges softened, RGB."""
+        return self.alignment.unalign(self.photo, self.image, self.interest, feather)
+
+    def region(self) -> Image.Image:
+        """The square that was seen, what is outside the interest grey and dark: RGB, 256 px or more."""
+        side = max(256, self.image.width)
+        seen = to_tensor(self.alignment.crop(with_channels(self.photo, 3), side))
+        shown = torch.nn.functional.interpolate(self.interest, size=(side, side), mode="nearest")
+        dim = (seen.mean(1, keepdim=True) - 1) / 2
+        return to_pil(torch.where(shown > 0.5, seen, dim.expand_as(seen)))[0]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write w_plus (and noise, if it was fitted) as .safetensors, with what it belongs to as metadata."""
+        tensors = {"w_plus": self.w_plus}
+        tensors |= {f"noise.{k}": image for k, image in enumerate(self.noise or ())}
+        said = {"format": "1", "generator": self.fingerprint, "method": self.method, "interest": self.interest_source}
+        if Path(path).suffix.lower() != ".safetensors":
+            raise ValueError(f"{path} does not end in .safetensors, which is what is written")
+        write_file(
+            path, save({name: value.contiguous() for name, value in tensors.items()}, said), overwrite=overwrite
+        )
+
+
+def read_latents(path: str | Path, fingerprint: str) -> Tensor:
+    """The w_plus (n, num_ws, w_dim) that `Inversion.save` wrote; refused beside another generator.
+
+    Raises:
+        ValueError: no such file of ours, or of another generator. OSError: it cannot be read.
+    """
+    tensors, said = read_tagged(path)
+    if "w_plus" not in tensors or "generator" not in said:
+        raise ValueError(f"{path} holds no w_plus of hfgan: give a file that `hfgan invert` or Inversion.save wrote")
+    if said["generator"] != fingerprint:
+        raise ValueError(
+            f"{path} belongs to a generator with weights {said['generator']}, not {fingerprint}: load the model that "
+            "inverted the photo"
+        )
+    return tensors["w_plus"]
+
+
+# ---------------------------------------------------------------- encode
+
+
+def encode(
+    generator: StyleGAN2Generator, encoder: InterestEncoder, image: Tensor, interest: Tensor | None, steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The w_plus (1, num_ws, w_dim) and the drawing (1, c, r, r) after each step of the encoder."""
+    with torch.no_grad():
+        given = None if interest is None else interest.to(generator.device)
+        yield from encoder.steps(generator, image.to(generator.device), given, steps)
+
+
+@torch.no_grad()
+def draw(generator: StyleGAN2Generator, w_plus: Tensor, noise: list[Tensor] | None) -> Tensor:
+    """Images (n, c, r, r) of w_plus (n, num_ws, w_dim), with noise images per convolution in place of the stored."""
+    return generator.synthesis(w_plus) if noise is None else generator.synthesis.draw(w_plus, noise)
+
+
+@torch.no_grad()
+def auto_interest(
+    generator: StyleGAN2Generator, encoder: InterestEncoder, matting: MattingNetwork, alpha: AlphaNetwork | None,
+    image: Tensor, steps: int,
+) -> tuple[Tensor | None, str]:  # fmt: skip
+    """The subject of an image (1, c, r, r) without what stands before it, (1, 1, r, r), 0 or 1; and "auto".
+
+    The subject is what `matting` finds. What stands before it is what the generator cannot draw: where the inverted
+    picture is far from the photo, 1 / (1 + (error / tau)^2) with tau from the median (iteratively reweighted least
+    squares; Geman & McClure 1987). Two rounds. Where it fails, None and "all: " with the reason, or the subject alone.
+    """
+    subject = (matting(on_white(image).to(matting.device)).sigmoid() >= 0.5).float()  # (1, 1, r, r)
+    area = subject.mean().item()
+    if not LEAST <= area <= MOST:
+        return None, f"all: the subject that was found covers {100 * area:.0f} % of the picture"
+    interest = subject
+    for _ in range(ROUNDS):
+        *_, (w_plus, drawn) = encode(generator, encoder, image, interest, steps)
+        interest = subject * (inlier(image.to(drawn.device), drawn, interest) >= 0.5).float()
+    if interest.mean().item() < KEPT * area:
+        return subject, f"{AUTO}: the subject alone, the model draws too little of it to tell what stands before it"
+    if alpha is not None and (overlap := _overlap(alpha(generator, w_plus)[1].sigmoid(), subject)) < AGREED:
+        return subject, f"{AUTO}: not sure, the subject that is drawn overlaps by {100 * overlap:.0f} % only"
+    return interest, AUTO
+
+
+def inlier(image: Tensor, drawn: Tensor, interest: Tensor) -> Tensor:
+    """How well each pixel (n, 1, r, r) is drawn, in [0, 1]: 1/2 at INLIER times the median error in the interest."""
+    error = (on_white(image) - on_white(drawn)).square().mean(1, keepdim=True)
+    error = gaussian(error, SMOOTH * error.shape[-1]).clamp(min=0).sqrt()
+    medians = [one[where > 0].median() if (where > 0).any() else one.median()
+               for one, where in zip(error, interest, strict=True)]  # fmt: skip
+    tau = INLIER * torch.stack(medians).view(-1, 1, 1, 1).clamp(min=1e-6)
+    return 1 / (1 + (error / tau).square())
+
+
+def _overlap(a: Tensor, b: Tensor) -> float:
+    """Intersection over union of two alphas, hardened."""
+    a, b = a >= 0.5, b >= 0.5
+    return ((a & b).sum() / (a | b).sum().clamp(min=1)).item()
+
+
+def distances(image: Tensor, drawn: Tensor, interest: Tensor) -> tuple[float | None, float | None]:
+    """Root mean square difference of images (1, c, r, r) inside and outside of an interest, of colours in [0, 1]."""
+    error = (on_white(image) - on_white(drawn)).square().mean(1, keepdim=True) / 4
+    sides = (interest >= 0.5, interest < 0.5)
+    inside, outside = (error[where].mean().sqrt().item() if where.any() else None for where in sides)
+    return inside, outside
