@@ -62,7 +62,7 @@ def frame(photo: Image.Image | Source, interest: Interest, align: Align, generat
 
     Args:
         interest: A region (bool, or numbers of which the upper half counts) as large as the photo, or of its shape, as
-            PIL, array, tensor or file; a box (x0, y0, x1, y1) in pixels or in shares of the photo; None for all, or for
+            PIL, array, tensor or file; a box (x0, y0, x1, y1) in pixels or shares of the photo; None for all, or for
             what is not transparent.
 
     Raises:
