@@ -19,7 +19,8 @@ from hfgan.models.matting import MattingNetwork
 from hfgan.segmentation import composite
 
 WITHHELD, BOX, BLOB = 0.25, 0.15, 0.1  # shares of pictures of which nothing, a box, a blob is told; else the subject
-SLOP = 0.05  # of the side: how far a region that is told lies from what is meant
+SLOP = 0.07  # of the side: how far a region that is told lies from what is meant, at most
+FRAMED, UNTOLD = 0.2, 0.25  # shares of regions told by a frame around them, of obstacles that are not told
 SWAPPED, HIDDEN = 0.5, 0.75  # shares of second views with another background, with an obstacle
 LEAST = 0.02  # area of a region that can be told
 
@@ -59,7 +60,8 @@ def stage(image: Tensor, matting: MattingNetwork | None, source: torch.Generator
     spoilt = composite(front, wanted, hidden)
 
     told = torch.maximum(sloppy(meant, source), withheld.expand_as(meant))
-    seen = told * (1 - sloppy(hidden, source) * (1 - withheld))
+    known = (1 - withheld) * (1 - chance(count, UNTOLD, source).to(device))
+    seen = told * (1 - sloppy(hidden, source) * known)
     seen = torch.where(seen.mean((1, 2, 3), keepdim=True) < LEAST, told * (1 - hidden), seen)
     return Scene(
         torch.cat([image, spoilt]), torch.cat([image, wanted]), torch.cat([told, seen]), torch.cat([meant, meant]),
@@ -140,13 +142,22 @@ def blobs(count: int, side: int, source: torch.Generator, area: float = 0.4) -> 
 
 
 def sloppy(region: Tensor, source: torch.Generator) -> Tensor:
-    """Regions (n, 1, r, r) as a hurried person paints them: larger or smaller by a few pixels, or as they are."""
+    """Regions (n, 1, r, r) as a hurried person marks them: too large, too small, by a frame, or as they are."""
+    count, device = len(region), region.device
     most = max(int(SLOP * region.shape[-1]), 1)
     reach = int(torch.randint(1, most + 1, (1,), generator=source))
-    kind = torch.randint(3, (len(region), 1, 1, 1), generator=source).to(region.device)
+    kind = torch.randint(3, (count, 1, 1, 1), generator=source).to(device)
     larger, smaller = grow(region, reach), 1 - grow(1 - region, reach)
     kept = torch.where(smaller.mean((1, 2, 3), keepdim=True) < LEAST, region, smaller)
-    return torch.where(kind == 0, larger, torch.where(kind == 1, kept, region))
+    found = torch.where(kind == 0, larger, torch.where(kind == 1, kept, region))
+    return torch.where(chance(count, FRAMED, source).to(device) > 0, frames(region), found)
+
+
+def frames(region: Tensor) -> Tensor:
+    """The least upright boxes (n, 1, r, r) around regions."""
+    across, down = region.amax(2, keepdim=True), region.amax(3, keepdim=True)
+    wide, high = (x.cummax(d)[0] * x.flip(d).cummax(d)[0].flip(d) for x, d in ((across, 3), (down, 2)))
+    return wide * high
 
 
 def grow(region: Tensor, reach: int) -> Tensor:
