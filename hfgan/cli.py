@@ -1,4 +1,4 @@
-"""The command `hfgan`: sample, cutout, dataset, export, info, app, evaluate. What loads slowly is imported late."""
+"""The command `hfgan`: sample, invert, cutout, dataset, export, info, app, evaluate. Slow imports come late."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["evaluate"]:  # its flags belong to the stage
         return _evaluate(given[1:])
-    options = _cutout_flags(given[1:]) if given[:1] == ["cutout"] else _parser().parse_args(given)
+    own = {"cutout": _cutout_flags, "invert": _invert_flags}.get(given[0] if given else "")
+    options = own(given[1:]) if own else _parser().parse_args(given)
     try:
         options.run(options)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (_add_sample, _add_cutout, _add_dataset, _add_export, _add_info, _add_app):
         add(commands)
+    commands.add_parser("invert", add_help=False, help="find the latents that draw photos, faithful to what matters")
     commands.add_parser("evaluate", add_help=False, help="measure a model, in a checkout of the repository")
     return parser
 
@@ -281,7 +283,16 @@ def _save(image: Any, path: Path, recipe: dict | None, options: argparse.Namespa
     print(path)
 
 
-# ---------------------------------------------------------------- cutout
+# ---------------------------------------------------------------- invert, cutout
+
+
+def _invert_flags(arguments: list[str]) -> argparse.Namespace:
+    from hfgan.inverting.cli import parse, run
+
+    options = parse(arguments, _Parser(prog="hfgan invert"))
+    options.command = "invert"
+    options.run = lambda given: run(given, lambda: _load(given.model or _bundled("encoder")[0], given))
+    return options
 
 
 def _cutout_flags(arguments: list[str]) -> argparse.Namespace:

@@ -20,16 +20,14 @@ from torch import Tensor
 from hfgan.alignment import Align, Alignment, find_alignment
 from hfgan.images import Source, load_image, on_white, to_image, to_pil, to_tensor, with_channels, write_file
 from hfgan.models.alpha import AlphaNetwork
-from hfgan.models.encoder import InterestEncoder, continue_outside
+from hfgan.models.encoder import InterestEncoder, continue_outside, shrink
 from hfgan.models.matting import MattingNetwork
 from hfgan.models.stylegan2 import StyleGAN2Generator
-from hfgan.segmentation import gaussian
 from hfgan.storage import read_tagged
 
 Interest = Image.Image | np.ndarray | Tensor | Source | Sequence[float] | None
 LEAST, MOST = 0.02, 0.98  # area of a subject that is believed
-INLIER = 2.5  # of the median error: beyond it a pixel is more likely an obstacle
-SMOOTH = 0.03  # of the side: deviation at which errors are looked at
+CLEAR = 0.5  # probability from which on a pixel counts as no obstacle
 KEPT, AGREED = 0.3, 0.5  # of the subject's area; of intersection over union: less is no success
 ROUNDS = 2
 AUTO = "auto"
@@ -94,7 +92,7 @@ def read_interest(interest: Interest, photo: Image.Image) -> tuple[Image.Image |
         if alpha is None or alpha.getextrema()[0] >= 128 or alpha.getextrema()[1] < 128:
             return None, "all"
         return alpha, "transparency"
-    if isinstance(interest, tuple | list) and np.array(interest, dtype=object).shape == (4,):
+    if isinstance(interest, tuple | list):
         return _box(interest, photo.size), "box"
     region = _as_region(interest)
     if region.size != photo.size:
@@ -107,7 +105,10 @@ def read_interest(interest: Interest, photo: Image.Image) -> tuple[Image.Image |
         region = region.resize(photo.size, Image.Resampling.BOX if scale[0] > 1 else Image.Resampling.BILINEAR)
     low, high = region.getextrema()
     if high < 128:
-        raise ValueError("the interest is empty: mark what matters, or leave it out to invert the whole photo")
+        raise ValueError(
+            f"the interest is empty, its lightest pixel is {high} of 255: mark what matters, or leave it out for "
+            "the whole photo"
+        )
     return (None, "all") if low >= 128 else (region, "marked")
 
 
@@ -117,8 +118,8 @@ def _box(box: Sequence[float], size: tuple[int, int]) -> Image.Image:
         numbers = np.array(box, np.float64)
     except (TypeError, ValueError):
         numbers = np.full(4, math.nan)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"the interest is {box!r}: expected a box of four numbers x0, y0, x1, y1")
+    if numbers.shape != (4,) or not np.isfinite(numbers).all():
+        raise ValueError(f"the interest is {box!r:.80}: expected a box of four numbers x0, y0, x1, y1")
     if numbers.min() >= 0 and numbers.max() <= 1:
         numbers = (numbers * [*size, *size]).round(6)
     x0, y0, x1, y1 = numbers.round().clip(0, [*size, *size]).astype(int).tolist()
@@ -131,10 +132,17 @@ def _box(box: Sequence[float], size: tuple[int, int]) -> Image.Image:
     return region
 
 
+def _as_tensor(numbers: np.ndarray) -> Tensor:
+    """A copy, whose strides and whose memory torch may have."""
+    if numbers.dtype.kind not in "biuf":
+        raise ValueError(f"the interest is an array of {numbers.dtype}: expected bool, uint8 or numbers in [0, 1]")
+    return torch.from_numpy(np.array(numbers))
+
+
 def _as_region(interest: Interest) -> Image.Image:
     """A region of any kind as mode L."""
     if isinstance(interest, np.ndarray | Tensor):
-        found = torch.as_tensor(interest).detach().cpu()
+        found = interest.detach().cpu() if isinstance(interest, Tensor) else _as_tensor(interest)
         while found.ndim > 2 and found.shape[0] == 1:
             found = found[0]
         if found.ndim != 2 or not found.numel():
@@ -237,13 +245,13 @@ def read_latents(path: str | Path, fingerprint: str) -> Tensor:
 # ---------------------------------------------------------------- encode
 
 
+@torch.no_grad()  # as a decorator, so that it ends where the generator waits
 def encode(
     generator: StyleGAN2Generator, encoder: InterestEncoder, image: Tensor, interest: Tensor | None, steps: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The w_plus (1, num_ws, w_dim) and the drawing (1, c, r, r) after each step of the encoder."""
-    with torch.no_grad():
-        given = None if interest is None else interest.to(generator.device)
-        yield from encoder.steps(generator, image.to(generator.device), given, steps)
+    given = None if interest is None else interest.to(generator.device)
+    yield from encoder.steps(generator, image.to(generator.device), given, steps)
 
 
 @torch.no_grad()
@@ -259,33 +267,25 @@ def auto_interest(
 ) -> tuple[Tensor | None, str]:  # fmt: skip
     """The subject of an image (1, c, r, r) without what stands before it, (1, 1, r, r), 0 or 1; and "auto".
 
-    The subject is what `matting` finds. What stands before it is what the generator cannot draw: where the inverted
-    picture is far from the photo, 1 / (1 + (error / tau)^2) with tau from the median (iteratively reweighted least
-    squares; Geman & McClure 1987). Two rounds. Where it fails, None and "all: " with the reason, or the subject alone.
+    The subject is what `matting` finds. What stands before it is found where the inverted picture and the photo differ
+    as they do at obstacles, which the encoder has learned to tell. Two rounds: what is found is hidden from the second
+    inversion, which then draws the subject better. Where it fails, None and "all: " with the reason, or the subject.
     """
     subject = (matting(on_white(image).to(matting.device)).sigmoid() >= 0.5).float()  # (1, 1, r, r)
     area = subject.mean().item()
     if not LEAST <= area <= MOST:
         return None, f"all: the subject that was found covers {100 * area:.0f} % of the picture"
+    seen, told = encoder.look(image.to(generator.device))[0], shrink(subject, encoder.config.resolution)
     interest = subject
     for _ in range(ROUNDS):
         *_, (w_plus, drawn) = encode(generator, encoder, image, interest, steps)
-        interest = subject * (inlier(image.to(drawn.device), drawn, interest) >= 0.5).float()
+        clear = encoder.inliers(seen, told, drawn).sigmoid()
+        interest = subject * (shrink(clear, subject.shape[-1]) >= CLEAR).float()
     if interest.mean().item() < KEPT * area:
         return subject, f"{AUTO}: the subject alone, the model draws too little of it to tell what stands before it"
     if alpha is not None and (overlap := _overlap(alpha(generator, w_plus)[1].sigmoid(), subject)) < AGREED:
         return subject, f"{AUTO}: not sure, the subject that is drawn overlaps by {100 * overlap:.0f} % only"
     return interest, AUTO
-
-
-def inlier(image: Tensor, drawn: Tensor, interest: Tensor) -> Tensor:
-    """How well each pixel (n, 1, r, r) is drawn, in [0, 1]: 1/2 at INLIER times the median error in the interest."""
-    error = (on_white(image) - on_white(drawn)).square().mean(1, keepdim=True)
-    error = gaussian(error, SMOOTH * error.shape[-1]).clamp(min=0).sqrt()
-    medians = [one[where > 0].median() if (where > 0).any() else one.median()
-               for one, where in zip(error, interest, strict=True)]  # fmt: skip
-    tau = INLIER * torch.stack(medians).view(-1, 1, 1, 1).clamp(min=1e-6)
-    return 1 / (1 + (error / tau).square())
 
 
 def _overlap(a: Tensor, b: Tensor) -> float:

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from obstacles import Scene, stage
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hfgan.images import on_white
 from hfgan.losses import logistic_d, logistic_g
@@ -136,7 +137,18 @@ class Step:
             w_plus, drawn = w_plus.detach(), drawn.detach()
         if self.arm.disentangled:
             self.disentangle(scene, w_plus, target, region)
+        if encoder.inliers is not None:
+            numbers["loss_inlier"] = self.look_for_obstacles(scene, drawn)
         return {"loss_pixel": error.item(), "loss_perceptual": perceptual.item(), **numbers}
+
+    def look_for_obstacles(self, scene: Scene, drawn: Tensor) -> float:
+        """Gradients of the network that tells obstacles, where there may be some: in the region that is told."""
+        side = self.nets.encoder.config.resolution
+        seen, told, hidden = (shrink(x, side) for x in (scene.image, scene.told, scene.hidden))
+        logit = self.nets.encoder.inliers(seen, told, drawn)
+        loss = F.binary_cross_entropy_with_logits(logit, 1 - hidden, weight=told, reduction="sum") / told.sum()
+        loss.backward()
+        return loss.item()
 
     def wanted(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """What is to be drawn (2n, 3, r, r), and where it counts (2n, 1, r, r)."""

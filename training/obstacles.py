@@ -35,6 +35,7 @@ class Scene:
         told: (2n, 1, r, r), the interest that is given, roughly; all 1 where it is withheld.
         meant: (2n, 1, r, r), the region that matters, hidden parts too.
         subject: (2n, 1, r, r), the visible part of the subject.
+        hidden: (2n, 1, r, r), 1 where an obstacle is.
     """
 
     image: Tensor
@@ -42,6 +43,7 @@ class Scene:
     told: Tensor
     meant: Tensor
     subject: Tensor
+    hidden: Tensor
 
 
 @torch.no_grad()
@@ -65,7 +67,7 @@ def stage(image: Tensor, matting: MattingNetwork | None, source: torch.Generator
     seen = torch.where(seen.mean((1, 2, 3), keepdim=True) < LEAST, told * (1 - hidden), seen)
     return Scene(
         torch.cat([image, spoilt]), torch.cat([image, wanted]), torch.cat([told, seen]), torch.cat([meant, meant]),
-        torch.cat([subject, subject * (1 - hidden)]),
+        torch.cat([subject, subject * (1 - hidden)]), torch.cat([torch.zeros_like(hidden), hidden]),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from hfgan.images import on_white
 from hfgan.models.banks import ModeBank, whitening_scale
 from hfgan.models.base import HFGanModel
+from hfgan.models.matting import through, unet
 from hfgan.models.stylegan2 import StyleGAN2Generator, check_resolution
 
 STATISTICS = 4096  # samples behind `w_std`
@@ -35,6 +36,7 @@ WIDTHS = (
     128,
 )  # channels at half of 256 px, a quarter, ..., 4 px; smaller pictures skip the first
 SLOPE = 0.2  # of leaky ReLU
+INLIER_WIDTHS = (16, 32, 64)  # of the network that looks for obstacles, from half of the size on
 
 
 class InterestEncoder(HFGanModel):
@@ -86,6 +88,7 @@ class InterestEncoder(HFGanModel):
         self.register_buffer("starts", torch.zeros(num_starts, w_dim))
         self.register_buffer("start_views", torch.zeros(num_starts, 3, start_size, start_size))
         self.register_buffer("w_std", torch.ones(w_dim))
+        self.inliers = InlierNetwork() if conditioned else None
 
     @classmethod
     @torch.no_grad()
@@ -175,6 +178,27 @@ class InterestEncoder(HFGanModel):
         return w_plus + self.w_std * self.out(styles)  # (n, num_ws, w_dim)
 
 
+class InlierNetwork(nn.Module):
+    """Whether the photo shows what it was to show, or something that stands before it: a small U-Net at half size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = unet(7, INLIER_WIDTHS)
+        self.out = nn.Conv2d(INLIER_WIDTHS[0], 1, 1)
+
+    def forward(self, seen: Tensor, told: Tensor, drawn: Tensor) -> Tensor:
+        """The logit (n, 1, r, r) that a pixel is no obstacle.
+
+        Args:
+            seen: (n, 3, r, r) in [-1, 1], the photo.
+            told: (n, 1, r, r), 0 or 1, where the subject is, together with what stands before it.
+            drawn: (n, c, r', r'), what was drawn of it.
+        """
+        side = seen.shape[-1] // 2
+        x = torch.cat([shrink(part, side) for part in (seen, on_white(drawn), told)], dim=1)  # (n, 7, r/2, r/2)
+        return F.interpolate(self.out(through(self.down, self.up, x)), scale_factor=2.0, mode="bilinear")
+
+
 class ResidualBlock(nn.Module):
     """x + conv(conv(x)), each after GroupNorm and leaky ReLU: (n, i, h, w) to (n, o, h, w)."""
 
@@ -210,7 +234,7 @@ def continue_outside(image: Tensor, inside: Tensor) -> Tensor:
     Means of what is inside over ever larger squares (normalised convolution, Knutsson & Westin 1993), each used where
     no smaller one has anything: what is outside has no influence whatever it holds. All zeros where nothing is inside.
     """
-    sums, weights = [image * inside], [inside]
+    sums, weights = [torch.where(inside > 0, image, 0) * inside], [inside]  # 0 * infinity would be NaN
     while max(sums[-1].shape[-2:]) > 1:
         sums.append(F.avg_pool2d(sums[-1], 2, ceil_mode=True))
         weights.append(F.avg_pool2d(weights[-1], 2, ceil_mode=True))

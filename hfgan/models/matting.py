@@ -32,6 +32,24 @@ class Stage(nn.Sequential):
         super().__init__(*layers)
 
 
+def unet(in_channels: int, widths: Sequence[int]) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """The stages of a U-Net, down to the coarsest, and up again."""
+    down = nn.ModuleList(Stage(below, width) for below, width in zip([in_channels, *widths], widths, strict=False))
+    return down, nn.ModuleList(Stage(width + below, width) for below, width in pairwise(reversed(widths)))
+
+
+def through(down: nn.ModuleList, up: nn.ModuleList, x: Tensor) -> Tensor:
+    """x (n, i, h, w) through the stages of a U-Net: (n, widths[0], h, w)."""
+    kept = []
+    for stage in down:
+        x = stage(F.avg_pool2d(x, 2) if kept else x)  # (n, widths[k], h / 2^k, w / 2^k)
+        kept.append(x)
+    for stage, skip in zip(up, reversed(kept[:-1]), strict=True):
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        x = stage(torch.cat([skip, x], dim=1))  # (n, widths[k], h / 2^k, w / 2^k)
+    return x
+
+
 class MattingNetwork(HFGanModel):
     """RGB to the logit of alpha; fully convolutional.
 
@@ -45,8 +63,7 @@ class MattingNetwork(HFGanModel):
         super().__init__()
         if len(widths) < 2 or any(width < 8 or width % 8 for width in widths):
             raise ValueError(f"widths are {list(widths)}: expected two or more multiples of 8")
-        self.encoder = nn.ModuleList(Stage(below, width) for below, width in zip([3, *widths], widths, strict=False))
-        self.decoder = nn.ModuleList(Stage(width + below, width) for below, width in pairwise(reversed(widths)))
+        self.encoder, self.decoder = unet(3, widths)
         self.out = nn.Conv2d(widths[0], 1, 1)
 
     @property
@@ -56,14 +73,7 @@ class MattingNetwork(HFGanModel):
 
     def forward(self, image: Tensor) -> Tensor:
         """The logit (n, 1, h, w) of alpha, fp32, of images (n, 3, h, w) in [-1, 1]."""
-        x, kept = image, []
-        for stage in self.encoder:
-            x = stage(F.avg_pool2d(x, 2) if kept else x)  # (n, widths[k], h / 2^k, w / 2^k)
-            kept.append(x)
-        for stage, skip in zip(self.decoder, reversed(kept[:-1]), strict=True):
-            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
-            x = stage(torch.cat([skip, x], dim=1))  # (n, widths[k], h / 2^k, w / 2^k)
-        return self.out(x)
+        return self.out(through(self.encoder, self.decoder, image))
 
     @torch.no_grad()
     def see(self, photo: Image) -> Tensor:
