@@ -275,6 +275,8 @@ def auto_interest(
     area = subject.mean().item()
     if not LEAST <= area <= MOST:
         return None, f"all: the subject that was found covers {100 * area:.0f} % of the picture"
+    if encoder.inliers is None:
+        return subject, f"{AUTO}: the subject alone, this encoder has not learned to tell what stands before it"
     seen, told = encoder.look(image.to(generator.device))[0], shrink(subject, encoder.config.resolution)
     interest = subject
     for _ in range(ROUNDS):
@@ -296,7 +298,7 @@ def _overlap(a: Tensor, b: Tensor) -> float:
 
 def distances(image: Tensor, drawn: Tensor, interest: Tensor) -> tuple[float | None, float | None]:
     """Root mean square difference of images (1, c, r, r) inside and outside of an interest, of colours in [0, 1]."""
-    error = (on_white(image) - on_white(drawn)).square().mean(1, keepdim=True) / 4
+    error = (on_white(image) - on_white(drawn.clamp(-1, 1))).square().mean(1, keepdim=True) / 4  # as pictures show it
     sides = (interest >= 0.5, interest < 0.5)
     inside, outside = (error[where].mean().sqrt().item() if where.any() else None for where in sides)
     return inside, outside

@@ -142,7 +142,7 @@ def _descend(
             least = error.mean().item()
             best = {name: (a.detach().clone(), b.detach().clone()) for name, (a, b) in factors.items()}
         step = Step(k, steps, w_plus, drawn.detach(), error.detach())
-        if k == steps or (k and keep_going and not keep_going(step)):
+        if (k and keep_going and not keep_going(step)) or k == steps:
             break
         loss = error.mean()
         if k % LOCAL_EVERY == 0:

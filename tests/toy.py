@@ -6,14 +6,17 @@ from pathlib import Path
 
 import torch
 
-from hfgan import AlphaNetwork, HFGan, MattingNetwork, StyleGAN2Generator
+from hfgan import AlphaNetwork, HFGan, InterestEncoder, MattingNetwork, StyleGAN2Generator
 from hfgan.modes import make_bank
 
 
 def save_toy(
-    folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0, num_modes: int = 0, alpha: bool = False
-) -> Path:
-    """Save a random model whose pictures differ from seed to seed, also with alpha and matting; returns its folder."""
+    folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0, num_modes: int = 0, alpha: bool = False,
+    encoder: bool = False,
+) -> Path:  # fmt: skip
+    """Save a random model whose pictures differ from seed to seed, also with alpha and matting, also with an encoder;
+    returns its folder.
+    """
     torch.manual_seed(seed)
     sizes = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1, "channel_base": 256, "channel_max": 16}
     generator = StyleGAN2Generator(resolution=resolution, c_dim=c_dim, **sizes)
@@ -28,5 +31,8 @@ def save_toy(
         for net in (matting, parts.setdefault("alpha", AlphaNetwork.beside(generator, hidden_dim=4))):
             net.out.weight.data.mul_(20)  # an alpha that uses its range
         parts["matting"] = matting
+    if encoder:
+        parts["encoder"] = InterestEncoder.beside(generator, bank)
+        torch.nn.init.normal_(parts["encoder"].out.weight, std=0.02)  # steps that lead somewhere
     HFGan(generator=generator, modes=bank, **parts).save_pretrained(folder)
     return folder

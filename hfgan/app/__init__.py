@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from hfgan.app import animate, cutout, look, mix, modes, replay, sample
+from hfgan.app import animate, cutout, invert, look, mix, modes, replay, sample
 from hfgan.app.card import QUICK, Card, card
 from hfgan.app.studio import Studio
 from hfgan.pipeline import HFGan
@@ -46,7 +46,7 @@ def _bench(studio: Studio, model: gr.Dropdown, drawn: sample.Sampler) -> tuple[C
     """Cards A and B, and the tabs of what can be done with them."""
     with gr.Row():
         a, b = (card(name, f"Press *Use as {name}*", elem_id=name.lower(), scale=2, targets="") for name in "AB")
-        with gr.Column(scale=5, min_width=320), gr.Tabs():
+        with gr.Column(scale=5, min_width=320), gr.Tabs() as tabs:
             with gr.Tab("Mix", elem_id="mix"):
                 mixed = mix.tab(studio, model, a, b)
             with gr.Tab("Animate", elem_id="animate"):
@@ -55,8 +55,12 @@ def _bench(studio: Studio, model: gr.Dropdown, drawn: sample.Sampler) -> tuple[C
                 again = replay.tab(studio, model)
             with gr.Tab("Modes", elem_id="compared", visible=studio.num_modes(str(model.value)) > 0) as compared:
                 modes.tab(studio, model, a, drawn)
-            with gr.Tab("Cut-out", elem_id="cutout", visible=cutout.able(studio, str(model.value))) as able:
-                cutout.tab(studio, model, a)
+            able = gr.Tab("Cut-out", id="cutout", elem_id="cutout", visible=cutout.able(studio, str(model.value)))
+            with able:
+                interest = cutout.tab(studio, model, a)
+            with gr.Tab("Invert", elem_id="inverting"):
+                inverting = invert.tab(studio, model)
+    invert.join(inverting, a, tabs, able, interest)
     model.change(lambda name: gr.Tab(visible=cutout.able(studio, name)), model, able, **QUICK)
     model.change(lambda name: gr.Tab(visible=studio.num_modes(name) > 0), model, compared, **QUICK)
     for one in (drawn.selected, mixed, again):

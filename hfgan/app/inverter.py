@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,14 +38,29 @@ CRISP = 256  # px up to which what is drawn is enlarged, pixel by pixel
 PAINTED_SIDE = 512  # px of the longer side of what is painted on
 OPAQUE = 77  # of 255: half of what the brush lays on
 EXPORTS = {"picture": "-inverted.png", "pasted": "-pasted.png", "latent": ".safetensors"}  # ends of files' names
-WHERE = {"all": "the whole photo", "marked": "the region that was marked", "box": "the box",
-         "transparency": "what is not transparent",
+MARKED = {"region": "what was painted", "obstacle": "all but what was painted", "cutout": "what was cut out"}
+WHERE = {"all": "the whole photo", "box": "the box", "transparency": "what is not transparent",
          AUTO: "the subject that was found, without what stands before it"}  # fmt: skip
 NO_ENCODER = "it has no encoder, which `accelerate launch training/train.py encoder` trains"
 
 Sides = tuple[str, str]  # files of what is before and after
 Shown = tuple[Sides, str, str, list[tuple[str, str]], str]
-Asked = tuple[Any, ...]  # photo, word, what is painted, the four numbers of the box, the region from Cut-out
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be inverted.
+
+    Attributes:
+        file, photo: The photo.
+        word: One of WORDS, or "cutout" for the region that tab Cut-out has sent.
+        interest: What `HFGan.invert` takes for that.
+    """
+
+    file: str
+    photo: Image
+    word: str
+    interest: Interest
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +70,14 @@ class Kept:
     Attributes:
         found: With a small copy of the photo, and its alignment on that.
         photo: File of the whole one.
+        word: Of `Asked`.
         seconds: That it took.
         taken, count: Steps of refinement, of how many.
     """
 
     found: Inversion
     photo: str
+    word: str
     seconds: float
     taken: int
     count: int
@@ -140,30 +157,28 @@ class Inverter:
         """
         with refusing():
             picture = _photo(photo)
-            marked = _region_file(region) if interest in ("region", "obstacle") else None
-            kept = self._find(model, str(photo), picture, interest_of(interest, marked, box), steps, Search(refine))
+            marked = _region(region) if interest in ("region", "obstacle") else None
+            asked = Asked(str(photo), picture, interest, interest_of(interest, marked, box))
+            kept = self._find(model, asked, steps, Search(refine))
             folder, whole = new_folder(), kept.full()
             return *(_write(kind, whole, folder) for kind in EXPORTS), kept.numbers()
 
     def find(self, model: str, *asked: Any) -> tuple[Kept, *Shown]:
         """Invert a photo; what to keep of it, and what to show of it."""
         with refusing():
-            picture, interest = _understand(*asked)
-            kept = self._find(model, asked[0], picture, interest, STEPS, Search(0))
+            kept = self._find(model, _understand(*asked), STEPS, Search(0))
         return kept, *show(kept)
 
-    def _find(
-        self, model: str, photo: str, picture: Image, interest: Interest, steps: int, search: Search
-    ) -> Kept:  # fmt: skip
+    def _find(self, model: str, asked: Asked, steps: int, search: Search) -> Kept:
         """The inversion of a photo, refined as long as a search wants it."""
         with self._studio.drawing(model) as gan:
-            _check_parts(gan, interest)
+            _check_parts(gan, asked.interest)
             start = time.monotonic()
-            found = gan.invert(picture, interest, steps=steps, refine=search.count, keep_going=search)
+            found = gan.invert(asked.photo, asked.interest, steps=steps, refine=search.count, keep_going=search)
             seconds = time.monotonic() - start
-        small = _shrink(picture)
-        found = replace(found, photo=small, alignment=find_alignment(small.size, "center"), name=Path(photo).stem)
-        return Kept(found, photo, seconds, search.taken, search.count)
+        small = _shrink(asked.photo)
+        found = replace(found, photo=small, alignment=find_alignment(small.size, "center"), name=Path(asked.file).stem)
+        return Kept(found, asked.file, asked.word, seconds, search.taken, search.count)
 
     # ---------------------------------------------------------------- refine
 
@@ -181,24 +196,23 @@ class Inverter:
     def refine(self, token: str | None, model: str, count: int, *asked: Any) -> Iterator[tuple[Any, ...]]:
         """Invert a photo and go on with descent; as `find`, after previews of what is drawn on the way."""
         search = Search(count, self._file(str(token)).exists)
+        with refusing(), ThreadPoolExecutor(1) as pool, self._ending(token):
+            wanted = _understand(*asked)
+            before = write_preview(_before(_shrink(wanted.photo)), new_folder() / "before.webp")
+            work = pool.submit(self._find, model, wanted, STEPS, search)
+            while not work.done():
+                with suppress(queue.Empty):
+                    yield _progress(before, search.steps.get(timeout=0.1))
+            kept = work.result()
+        yield kept, *show(kept)
+
+    @contextmanager
+    def _ending(self, token: str | None) -> Iterator[None]:
+        """End a search with what is inside, also where nobody waits for it any more."""
         try:
-            with refusing():
-                picture, interest = _understand(*asked)
-                before, side = _before(_shrink(picture)), None
-                with ThreadPoolExecutor(1) as pool:  # leaving it waits for the step that is under way
-                    try:
-                        work = pool.submit(self._find, model, asked[0], picture, interest, STEPS, search)
-                        while not work.done():
-                            with suppress(queue.Empty):
-                                step = search.steps.get(timeout=0.1)
-                                side = side or write_preview(before, new_folder() / "before.webp")
-                                yield _progress(side, step)
-                    finally:
-                        self.stop(token)
-                kept = work.result()
+            yield
         finally:
             self.stop(token)
-        yield kept, *show(kept)
 
     def _file(self, token: str) -> Path:
         """Is there as long as the search of a token is to go on, for every process."""
@@ -251,17 +265,17 @@ def interest_of(word: str, region: Image | None, box: Any) -> Interest:
 
 
 def _understand(
-    photo: str | None, word: str, painted: bytes | None, x0: float, y0: float, x1: float, y1: float, sent: str | None
-) -> tuple[Image, Interest]:
-    """The photo of a page, and what of it matters."""
-    picture, region = _photo(photo), None
+    photo: str | None, word: str, painted: str | None, x0: float, y0: float, x1: float, y1: float, sent: str | None
+) -> Asked:
+    """What a page asks for: its photo and what of it matters, what is painted, a box, and what Cut-out has sent."""
+    picture, region, kind = _photo(photo), None, word
     if word in ("region", "obstacle"):
         region = _strokes(painted)
     if word == "cutout":
         if sent is None:
             raise ValueError("nothing came from tab Cut-out yet: press Use as interest region there")
-        word, region = "region", _region_file(sent)
-    return picture, interest_of(word, region, [x0, y0, x1, y1])
+        region, kind = _region(sent), "region"
+    return Asked(str(photo), picture, word, interest_of(kind, region, [x0, y0, x1, y1]))
 
 
 def _photo(photo: str | None) -> Image:
@@ -271,7 +285,7 @@ def _photo(photo: str | None) -> Image:
     return open_photo(photo)
 
 
-def _region_file(file: str | None) -> Image:
+def _region(file: str | None) -> Image:
     """A region as mode L: its alpha, or else how light it is."""
     if file is None:
         raise ValueError("no region: give a picture of it")
@@ -279,9 +293,9 @@ def _region_file(file: str | None) -> Image:
     return picture.getchannel("A") if picture.mode == "RGBA" else picture.convert("L")
 
 
-def _strokes(painted: bytes | None) -> Image:
-    """What was painted, 255 in mode L, from the layer that an editor sends as a PNG."""
-    layer = None if painted is None else images.load_image(painted)
+def _strokes(file: str | None) -> Image:
+    """What was painted, 255 in mode L, from the layer of an editor."""
+    layer = None if file is None else open_photo(file)
     strokes = layer and layer.mode == "RGBA" and layer.getchannel("A").point(lambda alpha: 255 * (alpha >= OPAQUE))
     if not strokes or not strokes.getbbox():
         raise ValueError("nothing is painted yet: paint on the photo first")
@@ -322,19 +336,19 @@ def show(kept: Kept) -> Shown:
 def tell(kept: Kept) -> str:
     """How an inversion went, in a line of Markdown."""
     found = kept.found
-    parts = [f"**What mattered:** {where(found.interest_source)}"]
-    parts += [f"distance {side} {value:.3f}" for side, value in
-              (("inside", found.distance_inside), ("outside", found.distance_outside)) if value is not None]  # fmt: skip
+    sides = (("inside", found.distance_inside), ("outside", found.distance_outside))
+    distances = ", ".join(f"{side} {value:.3f}" for side, value in sides if value is not None)
+    parts = [f"**What mattered:** {where(found.interest_source, kept.word)}", f"distance {distances}"]
     parts += [] if found.mode is None else [f"nearest mode {found.mode}"]
     parts += [f"{kept.taken} of {kept.count} steps"] if kept.count else []
-    return " · ".join([*parts, f"{kept.seconds:.1f} s"])
+    return " · ".join([*parts, f"{kept.seconds:.2f} s"])
 
 
-def where(source: str) -> str:
-    """`Inversion.interest_source` in plain words."""
+def where(source: str, word: str) -> str:
+    """`Inversion.interest_source` in plain words, for what was asked for."""
     kind, _, why = source.partition(": ")
     if not why:
-        return WHERE[kind]
+        return MARKED[word] if kind == "marked" else WHERE[kind]
     return f"the whole photo, as {why}" if kind == "all" else f"the subject that was found ({why})"
 
 

@@ -41,11 +41,12 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hfgan import HFGan
-from hfgan.images import on_white, to_pil
+from hfgan import HFGan, inversion
+from hfgan.images import on_white, to_pil, to_tensor
 from hfgan.models.banks import whitening_scale
 from hfgan.models.perceptual import Perceptual, file_sha256, load_perceptual
 from hfgan.models.stylegan2 import StyleGAN2Generator
+from hfgan.refinement import refine
 from hfgan.sampling import broadcast
 from hfgan.storage import write_atomic
 
@@ -66,20 +67,29 @@ Values = dict[str, Tensor]
 def inverters(gan: HFGan, steps: int = 3) -> dict[str, Inverter]:
     """Ways to invert, by name: image (n, 3, r, r) in [-1, 1], interest (n, 1, r, r) or None to w_plus.
 
-    Another way, such as the encoder followed by 50 steps of optimisation, is one more entry; `--inverters` chooses.
-    They are called without gradients: one that needs them says `torch.enable_grad()`.
+    `--inverters` chooses among them.
     """
+
+    net = load_perceptual()
 
     def encode(image: Tensor, interest: Tensor | None) -> Tensor:
         *_, (w_plus, _) = gan.encoder.steps(gan.generator, image, interest, steps)
         return w_plus
 
-    return {"encoder": encode}
+    def refined(pull: float) -> Inverter:
+        return lambda image, interest: (
+            refine(
+                gan.generator, encode(image, interest), image, interest, w_std=gan.encoder.w_std, net=net, pull=pull
+            ).w_plus
+        )
+
+    return {"encoder": encode, "refine50": refined(0.1), "refine50-free": refined(0.0)}
 
 
 def auto_interest(gan: HFGan, image: Image) -> Tensor | None:
     """The interest (1, 1, h, w) that is found in a photo without a person, at its size; None where none is found."""
-    raise NotImplementedError("--auto: hfgan.inversion does not find the interest yet")
+    found, _ = inversion.auto_interest(gan.generator, gan.encoder, gan.part("matting"), gan.alpha, to_tensor(image), 3)
+    return found
 
 
 def interest_names(gan: HFGan, auto: bool) -> list[str]:
