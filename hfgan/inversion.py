@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn import functional as F
 
 from hfgan.alignment import Align, Alignment, find_alignment
 from hfgan.images import Source, load_image, on_white, to_image, to_pil, to_tensor, with_channels, write_file
@@ -30,6 +31,7 @@ LEAST, MOST = 0.02, 0.98  # area of a subject that is believed
 CLEAR = 0.5  # probability from which on a pixel counts as no obstacle
 KEPT, AGREED = 0.3, 0.5  # of the subject's area; of intersection over union: less is no success
 ROUNDS = 2
+FILLED = 512  # px of the shorter side at which a photo is continued outside of its interest
 AUTO = "auto"
 
 
@@ -43,13 +45,15 @@ class Framed:
     Attributes:
         photo: The whole photo, L, RGB or RGBA.
         alignment: Which square of it is seen.
-        image: (1, c, r, r) in [-1, 1], that square; continued outside the interest, if one is marked.
+        square: (1, c, r, r) in [-1, 1], that square.
+        image: The same, but continued outside the interest, if one is marked.
         interest: (1, 1, r, r) in [0, 1], 1 for what matters; None for all of it.
         source: Where the interest comes from: "all", "marked", "box", "transparency", later "auto" and what befell it.
     """
 
     photo: Image.Image
     alignment: Alignment
+    square: Tensor
     image: Tensor
     interest: Tensor | None
     source: str
@@ -69,20 +73,29 @@ def frame(photo: Image.Image | Source, interest: Interest, align: Align, generat
     pil = load_image(photo)
     alignment, side = find_alignment(pil.size, align), generator.config.resolution
     region, source = read_interest(interest, pil)
-    channels = generator.config.img_channels
-    rgb = with_channels(pil, channels)
+    plain = with_channels(pil, generator.config.img_channels)
+    square = to_tensor(alignment.crop(plain, side))
     if region is None:
-        return Framed(pil, alignment, to_tensor(alignment.crop(rgb, side)), None, source)
-    inside = torch.from_numpy(np.array(region) >= 128).float()[None, None]  # (1, 1, h, w)
-    hidden = to_pil(continue_outside(to_tensor(rgb), inside))[0]  # first, so that resizing mixes nothing in
-    hard = Image.fromarray(inside[0, 0].to(torch.uint8).mul(255).numpy())
-    seen = to_image(torch.from_numpy(np.array(alignment.crop_region(hard, side)))[None, None]) / 2 + 0.5
+        return Framed(pil, alignment, square, square, None, source)
+    inside = region.point(lambda value: 255 * (value >= 128))
+    seen = to_image(torch.from_numpy(np.array(alignment.crop_region(inside, side)))[None, None]) / 2 + 0.5
     if not (seen >= 0.5).any():
         raise ValueError(
             f"the interest covers no pixel of the {side}x{side} that the model sees: mark a larger region, inside the "
             "square of the photo that is used"
         )
-    return Framed(pil, alignment, to_tensor(alignment.crop(hidden, side)), seen, source)
+    hidden = hide_outside(plain, inside)  # first, so that resizing mixes nothing in
+    return Framed(pil, alignment, square, to_tensor(alignment.crop(hidden, side)), seen, source)
+
+
+def hide_outside(photo: Image.Image, inside: Image.Image) -> Image.Image:
+    """A photo with a smooth continuation in place of what is outside a region (mode L, 0 or 255)."""
+    step = max(1, min(photo.size) // FILLED)
+    weight = torch.from_numpy(np.array(inside) > 0).float()[None, None]  # (1, 1, h, w)
+    total, weight = (F.avg_pool2d(x, step, ceil_mode=True) for x in (to_tensor(photo) * weight, weight))
+    small = continue_outside(total / weight.clamp(min=1e-12), (weight > 0).float())
+    behind = to_pil(small)[0].resize(photo.size, Image.Resampling.BILINEAR)
+    return Image.composite(photo, behind, inside)
 
 
 def read_interest(interest: Interest, photo: Image.Image) -> tuple[Image.Image | None, str]:
@@ -176,7 +189,7 @@ class Inversion:
         photo, alignment: The whole photo, and which square of it was seen.
         fingerprint: Of the generator.
         noise: Noise images that were fitted; None for the stored ones.
-        tuned: Change of the weights that was fitted; None for none.
+        tuned: `tuning.WeightDelta`, a change of the weights that was fitted; None for none.
         method: How w_plus was found.
         name: What files are called.
     """
@@ -209,7 +222,7 @@ class Inversion:
         """The square that was seen, what is outside the interest grey and dark: RGB, 256 px or more."""
         side = max(256, self.image.width)
         seen = to_tensor(self.alignment.crop(with_channels(self.photo, 3), side))
-        shown = torch.nn.functional.interpolate(self.interest, size=(side, side), mode="nearest")
+        shown = F.interpolate(self.interest, size=(side, side), mode="nearest")
         dim = (seen.mean(1, keepdim=True) - 1) / 2
         return to_pil(torch.where(shown > 0.5, seen, dim.expand_as(seen)))[0]
 
@@ -252,12 +265,6 @@ def encode(
     """The w_plus (1, num_ws, w_dim) and the drawing (1, c, r, r) after each step of the encoder."""
     given = None if interest is None else interest.to(generator.device)
     yield from encoder.steps(generator, image.to(generator.device), given, steps)
-
-
-@torch.no_grad()
-def draw(generator: StyleGAN2Generator, w_plus: Tensor, noise: list[Tensor] | None) -> Tensor:
-    """Images (n, c, r, r) of w_plus (n, num_ws, w_dim), with noise images per convolution in place of the stored."""
-    return generator.synthesis(w_plus) if noise is None else generator.synthesis.draw(w_plus, noise)
 
 
 @torch.no_grad()

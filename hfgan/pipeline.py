@@ -13,11 +13,12 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from hfgan import images, inversion, refinement, sampling
+from hfgan import images, inversion, sampling
 from hfgan.alignment import Align
 from hfgan.captions import file_name
 from hfgan.drawing import Drawing, SampleOutput
 from hfgan.inversion import Interest, Inversion
+from hfgan.latents import STEPS, Search, look_for
 from hfgan.models.perceptual import Perceptual, load_perceptual
 from hfgan.refinement import KeepGoing
 from hfgan.segmentation import Cutout
@@ -100,8 +101,9 @@ class HFGan(Drawing):
         return [cut.on(drawn) for cut in self.cutouts(source, refine=refine)]
 
     def invert(
-        self, photo: Photo, interest: Interest = None, *, align: Align = "center", steps: int = 3, refine: int = 0,
-        noise_steps: int = 0, keep_going: KeepGoing | None = None,
+        self, photo: Photo, interest: Interest = None, *, align: Align = "center", method: str = "encoder",
+        steps: int | None = None, refine: int = 0, noise_steps: int = 0, tune_steps: int = 0,
+        keep_going: KeepGoing | None = None,
     ) -> Inversion:  # fmt: skip
         """Find the latent that draws a photo, faithful inside its interest region.
 
@@ -113,42 +115,37 @@ class HFGan(Drawing):
                 array, tensor or file; its lighter half), a box (x0, y0, x1, y1) in pixels or shares, or "auto": the
                 subject that `matting` finds, without what stands before it.
             align: Which square is seen: "center", "none", a box, or the points of a face; see `find_alignment`.
-            steps: Of the encoder.
-            refine: Further steps of descent, toward the photo inside the interest; 50 are a good number.
-            noise_steps: Of descent on the noise images after that; they repeat the photo's grain and stay behind in
-                edits.
+            method: "encoder", or from the mean, slowly: "projector" (StyleGAN2's, one w) or "image2stylegan".
+            steps: Of the method; None is 3 for the encoder and 1000 for the others.
+            refine: Further steps of descent in w_plus, toward the photo inside the interest; 50 are a good number.
+            noise_steps: Then of the noise images; they repeat the photo's grain and stay behind in edits.
+            tune_steps: Then of the weights, a little; the change is in `tuned` and can be saved.
             keep_going: Is told of every step of descent (`refinement.Step`); False ends it, and the best is kept.
 
         Raises:
             ValueError: no readable photo, or an interest that is none. RuntimeError: the model lacks a part.
         """
-        encoder, generator = self.part("encoder"), self.generator
-        sampling.check_count(steps, "steps")
-        auto = isinstance(interest, str) and interest == inversion.AUTO
+        how = Search(method, steps, refine, noise_steps, tune_steps, keep_going)
+        auto, generator = isinstance(interest, str) and interest == inversion.AUTO, self.generator
+        encoder = self.part("encoder") if auto or method == "encoder" else self.encoder
         matting = self.part("matting") if auto else None
         seen = inversion.frame(photo, None if auto else interest, align, generator)
         region, source = seen.interest, seen.source
         if auto:
-            region, source = inversion.auto_interest(generator, encoder, matting, self.alpha, seen.image, steps)
-        taken = list(inversion.encode(generator, encoder, seen.image, region, steps))
-        w_plus, drawn = taken[-1]
-        noise = None
-        if refine or noise_steps:
-            found = refinement.refine(
-                generator, w_plus, seen.image.to(self.device), None if region is None else region.to(self.device),
-                w_std=encoder.w_std, net=self._perceptual(), steps=refine, noise_steps=noise_steps,
-                keep_going=keep_going,
-            )  # fmt: skip
-            w_plus, noise = found.w_plus, found.noise
-            drawn = inversion.draw(generator, w_plus, noise)
+            found = inversion.auto_interest(generator, encoder, matting, self.alpha, seen.image, STEPS["encoder"])
+            region, source = found
+        found = look_for(generator, encoder, self._perceptual, seen.image, region, how)
         whole = torch.ones_like(seen.image[:, :1]) if region is None else (region >= 0.5).float().cpu()
-        inside, outside = inversion.distances(seen.image, drawn.cpu(), whole)
+        drawn = found.drawn.cpu()
+        inside, _ = inversion.distances(seen.image, drawn, whole)
+        _, outside = inversion.distances(seen.square, drawn, whole)
+        nearest = self.nearest_modes(found.w_plus.mean(1), assignment="l2").item() if self.modes else None
         return Inversion(
-            image=images.to_pil(drawn)[0], w_plus=w_plus.cpu(), steps=[images.to_pil(step)[0] for _, step in taken],
-            interest=whole, interest_source=source, distance_inside=inside, distance_outside=outside,
-            mode=None if self.modes is None else self.nearest_modes(w_plus.mean(1), assignment="l2").item(),
-            photo=seen.photo, alignment=seen.alignment, fingerprint=generator.fingerprint(),
-            noise=noise and [image.cpu() for image in noise], name=_stem(photo),
+            image=images.to_pil(found.drawn)[0], w_plus=found.w_plus.cpu(), interest=whole, interest_source=source,
+            steps=[images.to_pil(step)[0] for step in found.taken], distance_inside=inside, distance_outside=outside,
+            mode=nearest, photo=seen.photo, alignment=seen.alignment, fingerprint=generator.fingerprint(),
+            noise=found.noise and [image.cpu() for image in found.noise], tuned=found.tuned, method=method,
+            name=_stem(photo),
         )  # fmt: skip
 
     def read_latents(self, path: str | Path) -> Tensor:

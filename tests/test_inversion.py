@@ -310,7 +310,7 @@ def test_regions_that_are_none_are_one_sentence(gan: HFGan, interest: object, se
         ({"align": (0, 0, 8, 8), "interest": (20, 20, 30, 30)}, LOST),
         ({"steps": 0}, "steps is 0: expected a whole number of 1 or more"),
         ({"steps": 1.5}, "steps is 1.5"),
-        ({"refine": -1}, "steps is -1: expected a whole number of 0 or more"),
+        ({"refine": -1}, "refine is -1: expected a whole number of 0 or more"),
         ({"noise_steps": -1}, "noise_steps is -1"),
         ({"photo": b""}, "empty file: 0 bytes"),
         ({"photo": b"no picture"}, "not a picture: no known format"),
@@ -378,9 +378,7 @@ def test_what_lies_outside_moves_nothing_through_crop_and_resize(tmp_path, resol
         found = toy.invert(put, inside, align=align)
         assert (found.w_plus - expected.w_plus).abs().max().item() == 0
         assert same(found, expected)
-        assert (found.distance_inside, found.distance_outside) == (
-            expected.distance_inside, expected.distance_outside
-        )  # fmt: skip
+        assert found.distance_inside == expected.distance_inside
     changed = Image.fromarray(np.where(inside[..., None], noise(500, 375, seed=7), photo))
     assert not same(toy.invert(changed, inside, align=align), expected)
 
@@ -505,3 +503,41 @@ def test_the_paste_leaves_what_is_outside_as_it_was(gan: HFGan, align) -> None:
     changed = (before != after).any(-1)
     assert not (changed & ~inside).any()
     assert changed[inside].mean() > 0.3
+
+
+def test_projections_need_no_encoder_and_weights_may_be_tuned(tmp_path: Path) -> None:
+    toy = HFGan.from_pretrained(save_toy(tmp_path), dtype="float32")
+    target = toy.sample(1, seed=3, truncation_psi=1.0).images[0]
+    with pytest.raises(RuntimeError, match="no encoder"):
+        toy.invert(target)
+    start = toy.invert(target, method="projector", steps=1)
+    near = toy.invert(target, method="projector", steps=60)
+    free = toy.invert(target, method="image2stylegan", steps=60, refine=5)
+    assert near.distance_inside < start.distance_inside
+    assert (near.method, free.method, near.mode) == ("projector", "image2stylegan", None)
+    tuned = toy.invert(target, method="projector", steps=1, tune_steps=20)
+    assert tuned.tuned is not None
+    assert tuned.distance_inside < start.distance_inside
+    again = tuned.tuned.applied(toy.generator)
+    assert again.fingerprint() != toy.generator.fingerprint()
+    with pytest.raises(ValueError, match=r"method is 'magic': expected 'encoder', 'projector', 'image2stylegan'"):
+        toy.invert(target, method="magic")
+
+
+def test_projections_need_no_encoder_and_weights_may_be_tuned(tmp_path: Path) -> None:
+    toy = HFGan.from_pretrained(save_toy(tmp_path), dtype="float32")
+    target = toy.sample(1, seed=3, truncation_psi=1.0).images[0]
+    with pytest.raises(RuntimeError, match="no encoder"):
+        toy.invert(target)
+    start = toy.invert(target, method="projector", steps=1)
+    near = toy.invert(target, method="projector", steps=60)
+    free = toy.invert(target, method="image2stylegan", steps=60, refine=5)
+    assert near.distance_inside < start.distance_inside
+    assert (near.method, free.method, near.mode) == ("projector", "image2stylegan", None)
+    tuned = toy.invert(target, method="projector", steps=1, tune_steps=20)
+    assert tuned.tuned is not None
+    assert tuned.distance_inside < start.distance_inside
+    again = tuned.tuned.applied(toy.generator)
+    assert again.fingerprint() != toy.generator.fingerprint()
+    with pytest.raises(ValueError, match=r"method is 'magic': expected 'encoder', 'projector', 'image2stylegan'"):
+        toy.invert(target, method="magic")

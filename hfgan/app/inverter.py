@@ -159,14 +159,14 @@ class Inverter:
             picture = _photo(photo)
             marked = _region(region) if interest in ("region", "obstacle") else None
             asked = Asked(str(photo), picture, interest, interest_of(interest, marked, box))
-            kept = self._find(model, asked, steps, Search(refine))
+        kept = self._find(model, asked, steps, Search(refine))
+        with refusing():
             folder, whole = new_folder(), kept.full()
             return *(_write(kind, whole, folder) for kind in EXPORTS), kept.numbers()
 
     def find(self, model: str, *asked: Any) -> tuple[Kept, *Shown]:
         """Invert a photo; what to keep of it, and what to show of it."""
-        with refusing():
-            kept = self._find(model, _understand(*asked), STEPS, Search(0))
+        kept = self._find(model, _understand(*asked), STEPS, Search(0))
         return kept, *show(kept)
 
     def _find(self, model: str, asked: Asked, steps: int, search: Search) -> Kept:
@@ -196,7 +196,7 @@ class Inverter:
     def refine(self, token: str | None, model: str, count: int, *asked: Any) -> Iterator[tuple[Any, ...]]:
         """Invert a photo and go on with descent; as `find`, after previews of what is drawn on the way."""
         search = Search(count, self._file(str(token)).exists)
-        with refusing(), ThreadPoolExecutor(1) as pool, self._ending(token):
+        with ThreadPoolExecutor(1) as pool, self._ending(token):
             wanted = _understand(*asked)
             before = write_preview(_before(_shrink(wanted.photo)), new_folder() / "before.webp")
             work = pool.submit(self._find, model, wanted, STEPS, search)
@@ -264,6 +264,7 @@ def interest_of(word: str, region: Image | None, box: Any) -> Interest:
     return region if word == "region" else invert(region)
 
 
+@refusing()
 def _understand(
     photo: str | None, word: str, painted: str | None, x0: float, y0: float, x1: float, y1: float, sent: str | None
 ) -> Asked:
