@@ -522,22 +522,3 @@ def test_projections_need_no_encoder_and_weights_may_be_tuned(tmp_path: Path) ->
     assert again.fingerprint() != toy.generator.fingerprint()
     with pytest.raises(ValueError, match=r"method is 'magic': expected 'encoder', 'projector', 'image2stylegan'"):
         toy.invert(target, method="magic")
-
-
-def test_projections_need_no_encoder_and_weights_may_be_tuned(tmp_path: Path) -> None:
-    toy = HFGan.from_pretrained(save_toy(tmp_path), dtype="float32")
-    target = toy.sample(1, seed=3, truncation_psi=1.0).images[0]
-    with pytest.raises(RuntimeError, match="no encoder"):
-        toy.invert(target)
-    start = toy.invert(target, method="projector", steps=1)
-    near = toy.invert(target, method="projector", steps=60)
-    free = toy.invert(target, method="image2stylegan", steps=60, refine=5)
-    assert near.distance_inside < start.distance_inside
-    assert (near.method, free.method, near.mode) == ("projector", "image2stylegan", None)
-    tuned = toy.invert(target, method="projector", steps=1, tune_steps=20)
-    assert tuned.tuned is not None
-    assert tuned.distance_inside < start.distance_inside
-    again = tuned.tuned.applied(toy.generator)
-    assert again.fingerprint() != toy.generator.fingerprint()
-    with pytest.raises(ValueError, match=r"method is 'magic': expected 'encoder', 'projector', 'image2stylegan'"):
-        toy.invert(target, method="magic")
