@@ -56,6 +56,8 @@ def write_published(config: Config, out: Path) -> None:
         save_png(sheet(gan.modes), out / "modes.png", overwrite=True)
     if gan.alpha is not None:
         save_png(cutouts(gan), out / "cutouts.png", overwrite=True)
+    if gan.encoder is not None:
+        save_png(inversions(gan), out / "inversions.png", overwrite=True)
     metrics = {"training": []} | join_metrics([json.loads(Path(path).read_text()) for path in config.metrics])
     if config.runs:
         from curves import plot_log  # needs matplotlib, which publishing again does not
@@ -75,6 +77,19 @@ def cutouts(gan: HFGan) -> Image.Image:
     cuts, elsewhere = gan.cutouts(out), gan.composite(out, gan.sample(1, seed=8, truncation_psi=0.7))
     rows = [out.images, [cut.mask() for cut in cuts], [cut.on("white") for cut in cuts], elsewhere]
     return grid([picture.convert("RGB") for row in rows for picture in row], 8)
+
+
+def inversions(gan: HFGan) -> Image.Image:
+    """Eight samples behind an obstacle, a strip of another sample; the part that is told; what is found of it."""
+    out, others = (gan.sample(8, seed=seed, truncation_psi=0.7).images for seed in (0, 8))
+    region = Image.new("L", out[0].size, 255)
+    side = region.width
+    strip = (0, side // 2, side, side * 11 // 16)
+    region.paste(0, strip)
+    hidden = [Image.composite(picture, other, region) for picture, other in zip(out, others, strict=True)]
+    found = [[gan.invert(picture, region, refine=steps).image for picture in hidden] for steps in (0, 50)]
+    whole = [gan.invert(picture).image for picture in hidden]
+    return grid([picture.convert("RGB") for row in (out, hidden, whole, *found) for picture in row], 8)
 
 
 def join_metrics(found: list[dict[str, Any]]) -> dict[str, Any]:
