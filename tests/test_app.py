@@ -40,6 +40,10 @@ PUBLIC = {  # name: arguments, results
     "/cutout": (["model", "photo"], ["RGBA", "Alpha"]),
     "/cutout_sample": (["model", "recipe"], ["RGBA", "Alpha"]),
     "/cutout_batch": (["model", "photos", "kinds", "threshold", "feather", "largest", "invert"], ["ZIP"]),
+    "/invert": (
+        ["model", "photo", "interest", "region", "box", "steps", "refine"],
+        ["Picture", "Pasted", "Latent", "Numbers"],
+    ),
 }
 
 

@@ -205,15 +205,12 @@ def test_no_other_file_of_the_server_is_read(user: Client, address: str, upload,
     editor = {"background": None, "layers": [other], "composite": None}
     for name, data in (("invert", ["all", other, "everything", None, None, 3, 0]),
                        ("invert", ["all", own, "region", other, None, 3, 0]),
-                       ("paper", [other]),
                        ("find", ["all", own, "region", editor, *BOX, None]),
                        ("find", ["all", own, "cutout", None, *BOX, other])):  # fmt: skip
         body = {"data": data, "fn_index": events[name], "session_hash": "me"}
         reply = httpx.post(f"{address}gradio_api/run/predict", json=body)
         assert reply.status_code == 500, name
         assert "private" not in reply.text
-    body = {"data": [own], "fn_index": events["paper"], "session_hash": "me"}
-    assert httpx.post(f"{address}gradio_api/run/predict", json=body).status_code == 200
     component = next(part["id"] for part in user.config["components"] if part["type"] == "imageeditor")
     body = {"data": {}, "component_id": component, "fn_name": "accept_blobs", "session_hash": "me"}
     assert httpx.post(f"{address}gradio_api/component_server", json=body).status_code == 404

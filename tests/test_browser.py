@@ -120,6 +120,15 @@ def download(page, selector: str, folder: Path) -> Path:
     return path
 
 
+def open_tab(page, name: str) -> None:
+    """Open a tab, which on a phone may be in a menu."""
+    tab, more = page.get_by_role("tab", name=name), page.locator(".overflow-menu")
+    if not tab.is_visible():
+        more.get_by_label("More tabs").tap()
+        tab = more.get_by_role("button", name=name)
+    tab.click()
+
+
 def overflow(page) -> int:
     """Pixels by which the page is wider than the window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

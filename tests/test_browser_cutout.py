@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_browser
 from PIL import Image
-from test_browser import PHONE, download, overflow, wait_for
+from test_browser import PHONE, download, open_tab, overflow, wait_for
 from toy import save_toy
 
 from hfgan import HFGan, images
@@ -24,10 +24,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HFGan]:
     paths = [save_toy(folder / "toy-cut", alpha=True), save_toy(folder / "toy-plain", seed=1)]
     paths.append(save_toy(folder / "toy-all", alpha=True, num_modes=3))
     return {path.name: HFGan.from_pretrained(path, dtype="float32") for path in paths}
-
-
-def open_tab(page) -> None:
-    page.get_by_role("tab", name="Cut-out").click()
 
 
 def seen(page, elem_id: str) -> str:
@@ -47,7 +43,7 @@ def test_cut_out_a_photo_change_what_is_behind_and_save_all(visit, models, photo
     photo(60, 44).save(path)
     calls, run = [], gan.matting.forward
     gan.matting.forward = lambda *a: calls.append(1) or run(*a)
-    open_tab(page)
+    open_tab(page, "Cut-out")
     page.get_by_label("A photo").check()
     page.locator("#photo input[type=file]").set_input_files(path)
     page.wait_for_selector("#photo img")
@@ -84,7 +80,7 @@ def test_cut_out_a_photo_change_what_is_behind_and_save_all(visit, models, photo
 
 def test_cut_out_a_sample_on_a_background_that_is_drawn(visit, tmp_path: Path) -> None:
     page = visit("toy-cut")
-    open_tab(page)
+    open_tab(page, "Cut-out")
     page.locator("#export-mask").click()
     page.locator(".toast-body", has_text="press Cut out first").wait_for()
     page.locator("#gallery button.thumbnail-item").nth(3).click()
@@ -110,7 +106,7 @@ def test_on_a_phone_several_photos_become_a_zip(visit, photo, tmp_path: Path) ->
     page = visit("toy-all", viewport=PHONE, has_touch=True, is_mobile=True)
     for seed in range(2):
         photo(40, 30, seed).save(tmp_path / f"{seed}.png")
-    page.get_by_role("tab", name="Cut-out").tap()
+    open_tab(page, "Cut-out")
     page.get_by_label("Several photos").tap()
     page.locator("#photos input[type=file]").set_input_files([tmp_path / "0.png", tmp_path / "1.png"])
     page.locator("#photos [aria-label='1.png']").wait_for()
@@ -130,7 +126,7 @@ def test_the_tab_comes_and_goes_with_the_model(visit) -> None:
         page.get_by_role("option", name=name).click()
         wait_for(page, "line", name)
         page.get_by_role("tab", name="Cut-out").wait_for(state="visible" if there else "hidden")
-    open_tab(page)
+    open_tab(page, "Cut-out")
     page.wait_for_function("document.querySelector('#a-caption').innerText.startsWith('seed 0')")
     page.locator("#cut-sample").click()
     seen(page, "cut")

@@ -161,7 +161,7 @@ class Cutter:
         with refusing():
             if photo is None:
                 raise ValueError("no photo: drop one first")
-            picture = _open(photo)
+            picture = open_photo(photo)
             if picture.width * picture.height > left:
                 raise ValueError(f"the photos have over {MAX_BATCH_PIXELS / 1e6:g} megapixels together: give fewer")
         with self._studio.drawing(model) as gan:
@@ -227,7 +227,7 @@ def _check_part(gan: HFGan, part: str) -> None:
         raise ValueError(f"{gan.name} cannot cut out {what}: choose a model with {net} network")
 
 
-def _open(file: str) -> Image:
+def open_photo(file: str) -> Image:
     """A picture that was uploaded; ValueError says what is wrong with which."""
     path = own_file(file)
     try:
@@ -255,7 +255,7 @@ def _finish(cut: Cutout, threshold: float, feather: float, largest: bool, invert
 def _behind(kind: str, color: str | None, picture: str | None, drawn: Image | None) -> Any:
     """What `Cutout.on` takes for one of BACKGROUNDS; None where it is transparent, or not there yet."""
     if kind == "picture":
-        return _open(picture) if picture else None
+        return open_photo(picture) if picture else None
     return {"color": str(color), "blur": "blur", "generated": drawn}.get(kind)
 
 

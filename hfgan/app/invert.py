@@ -14,14 +14,14 @@ from hfgan.app import cutout
 from hfgan.app.card import QUICK, Card
 from hfgan.app.cutout import AIMING, FILES_SECONDS, HERE, SAVE, SAVING, Components, Offer
 from hfgan.app.gpu import on_gpu
-from hfgan.app.inverter import LEAST, MAX_STEPS, MOST, NO_ENCODER, PAINTED_SIDE, STEPS, USUAL, WORDS, Inverter
+from hfgan.app.inverter import LEAST, MAX_STEPS, MOST, NO_ENCODER, PAINTED, PAINTED_SIDE, STEPS, USUAL, WORDS, Inverter
 from hfgan.app.sample import DRAWING
 from hfgan.app.studio import Studio
 
 MATTERS = {"everything": "Everything", "auto": "Found for me", "region": "What I paint",
            "obstacle": "All but what I paint", "box": "A box", "cutout": "From Cut-out"}  # fmt: skip
 ABOUT = "What this model draws that is nearest to your photo, in what matters of it. The middle square is seen."
-SAID = {"picture": "Picture", "pasted": "Pasted into the photo", "latent": "Latent"}
+SAID = {"picture": "Picture", "pasted": "In the photo", "latent": "Latent"}
 BOX = {"left": 0.2, "top": 0.1, "right": 0.8, "bottom": 0.9}  # in the order of `HFGan.invert`
 BRUSH = ("rgb(255, 0, 80)", 0.6)  # the photo shows through
 REFINING = HERE | {"concurrency_id": "refining", "concurrency_limit": 1}  # takes long, and waits for the model's lock
@@ -73,7 +73,7 @@ def tab(studio: Studio, model: gr.Dropdown) -> Inverting:
     _downloads(inverter, kept, shown[0])
     cut, latent = _further(inverter, studio, model, kept)
     asked = [photo, matters, editor, *box, sent]
-    photo.change(inverter.paper, photo, editor, show_progress="hidden", **SAVING)
+    _lay_under(inverter, photo, matters, editor)
     matters.change(update, matters, columns, **QUICK)
     invert.click(on_gpu(inverter.find), [model, *asked], [kept, *shown], show_progress_on=shown[0], **HERE, **DRAWING)
     _refine(inverter, refine, stop, [model, count, *asked], [kept, *shown])
@@ -119,7 +119,7 @@ def offer(studio: Studio, model: str) -> list[Any]:
 
 def update(word: str) -> list[gr.Column]:
     """What one can paint on, and the box, seen where they are of use."""
-    return [gr.Column(visible=word in ("region", "obstacle")), gr.Column(visible=word == "box")]
+    return [gr.Column(visible=word in PAINTED), gr.Column(visible=word == "box")]
 
 
 # ---------------------------------------------------------------- the parts of the tab
@@ -154,8 +154,11 @@ def _as_file(picture: gr.Image) -> gr.Image:
 
 
 def _editor() -> gr.ImageEditor:
-    """What one paints on: its value is the file of the layer that was painted, or None; it must not be updated."""
-    editor = gr.ImageEditor(label="Paint on the photo", sources=(), transforms=(), layers=False, buttons=[],
+    """What one paints on: its value is the file of the layer that was painted, or None.
+
+    It must not be updated, not even by `gr.skip`, which makes another editor of it.
+    """
+    editor = gr.ImageEditor(label="Paint", sources=(), transforms=(), layers=False, buttons=[],
                             height=420, canvas_size=(PAINTED_SIDE, PAINTED_SIDE), elem_id="paint",
                             brush=gr.Brush(32, [BRUSH], BRUSH, "fixed"), eraser=gr.Eraser(32))  # fmt: skip
     editor.preprocess = lambda payload: payload.layers[0].path if payload and payload.layers else None
@@ -173,7 +176,7 @@ def _results() -> Components:
         region, pasted = (
             gr.Image(label=label, type="filepath", interactive=False, buttons=[], alt_text=label, min_width=150,
                      elem_id=elem_id, elem_classes=["picture", "whole"])
-            for label, elem_id in (("What mattered", "inverted-region"), ("Pasted into the photo", "inverted-pasted"))
+            for label, elem_id in (("Region", "inverted-region"), ("In the photo", "inverted-pasted"))
         )  # fmt: skip
     strip = gr.Gallery(label="Steps", columns=4, height="auto", allow_preview=False, buttons=[], interactive=False,
                        elem_id="inverted-steps", elem_classes="below")  # fmt: skip
@@ -186,7 +189,7 @@ def _downloads(inverter: Inverter, kept: gr.State, busy: Component) -> None:
     file = gr.File(visible=False)
     with gr.Row():
         for kind, name in SAID.items():
-            button = gr.Button(name, size="sm", min_width=100, elem_id=f"inverted-{kind}-save")
+            button = gr.Button(name, size="sm", min_width=90, elem_id=f"inverted-{kind}-save")
             made = button.click(partial(inverter.export, kind), kept, file, show_progress_on=busy, **SAVING)
             made.success(None, file, None, js=SAVE, **HERE)
 
@@ -207,6 +210,17 @@ def _further(
 
 
 # ---------------------------------------------------------------- events
+
+
+def _lay_under(inverter: Inverter, photo: gr.Image, matters: gr.Radio, editor: gr.ImageEditor) -> None:
+    """Put the photo where one paints as soon as one is to paint, and not again: what is painted stays."""
+    under = gr.State()
+
+    def aim(photo: str | None, word: str, under: str | None) -> str | None:
+        return photo if word in PAINTED else under
+
+    gr.on([photo.change, matters.change], aim, [photo, matters, under], under, trigger_mode="always_last", **AIMING)
+    under.change(inverter.paper, under, editor, show_progress="hidden", **SAVING)
 
 
 def _refine(

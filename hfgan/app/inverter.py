@@ -22,13 +22,14 @@ from PIL.ImageOps import invert
 
 from hfgan import images
 from hfgan.alignment import find_alignment
-from hfgan.app.cutter import _open as open_photo
+from hfgan.app.cutter import open_photo
 from hfgan.app.studio import Studio, new_folder, refusing
 from hfgan.inversion import AUTO, Interest, Inversion
 from hfgan.pipeline import HFGan
 from hfgan.refinement import Step
 
 WORDS = ("everything", "auto", "region", "obstacle", "box")  # what matters, as programs say it
+PAINTED = ("region", "obstacle")  # those that are
 STEPS, MAX_STEPS = 3, 10  # of the encoder
 LEAST, USUAL, MOST = 10, 50, 200  # steps of refinement
 MAX_SECONDS = 50  # of a refinement, for which nobody else draws with this model
@@ -157,7 +158,7 @@ class Inverter:
         """
         with refusing():
             picture = _photo(photo)
-            marked = _region(region) if interest in ("region", "obstacle") else None
+            marked = _region(region) if interest in PAINTED else None
             asked = Asked(str(photo), picture, interest, interest_of(interest, marked, box))
         kept = self._find(model, asked, steps, Search(refine))
         with refusing():
@@ -270,7 +271,7 @@ def _understand(
 ) -> Asked:
     """What a page asks for: its photo and what of it matters, what is painted, a box, and what Cut-out has sent."""
     picture, region, kind = _photo(photo), None, word
-    if word in ("region", "obstacle"):
+    if word in PAINTED:
         region = _strokes(painted)
     if word == "cutout":
         if sent is None:

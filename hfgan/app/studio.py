@@ -234,6 +234,8 @@ def refusing() -> Iterator[None]:
     """Turn what is wrong with a user's request, a ValueError, into a message to that user."""
     try:
         yield
+    except gr.Error:  # a ValueError, too: it is a message already
+        raise
     except ValueError as error:
         said = html.escape(str(error)[:MAX_MESSAGE], quote=False)
         raise gr.Error(said, print_exception=False) from None
