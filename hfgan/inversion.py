@@ -247,12 +247,16 @@ def read_latents(path: str | Path, fingerprint: str) -> Tensor:
     tensors, said = read_tagged(path)
     if "w_plus" not in tensors or "generator" not in said:
         raise ValueError(f"{path} holds no w_plus of hfgan: give a file that `hfgan invert` or Inversion.save wrote")
-    if said["generator"] != fingerprint:
-        raise ValueError(
-            f"{path} belongs to a generator with weights {said['generator']}, not {fingerprint}: load the model that "
-            "inverted the photo"
-        )
+    check_generator(said["generator"], fingerprint, str(path))
     return tensors["w_plus"]
+
+
+def check_generator(known: str, given: str, what: str) -> None:
+    """ValueError unless a latent of the generator `known` goes with the generator `given`, by fingerprint."""
+    if known != given:
+        raise ValueError(
+            f"{what} belongs to a generator with weights {known}, not {given}: load the model that inverted the photo"
+        )
 
 
 # ---------------------------------------------------------------- encode

@@ -43,13 +43,13 @@ class HFGan(Drawing):
 
     @torch.no_grad()
     def cutouts(
-        self, source: SampleOutput | Photo | Sequence[Photo], *, refine: bool = True, batch_size: int = 16
+        self, source: SampleOutput | Inversion | Photo | Sequence[Photo], *, refine: bool = True, batch_size: int = 16
     ) -> list[Cutout]:
         """The subjects of pictures, each with a soft alpha at the picture's own size.
 
         Args:
-            source: What `sample`, `mix` or `replay` returned, whose alpha the part `alpha` reads off the generator; or
-                one or several photos (PIL, path, bytes or open file), whose alpha the part `matting` finds.
+            source: What `sample`, `mix`, `replay` or `invert` returned, whose alpha the part `alpha` reads off the
+                generator; or one or several photos (PIL, path, bytes or open file), whose alpha `matting` finds.
             refine: Let the alpha follow the edges of the picture (guided filter).
             batch_size: How many samples are drawn at once.
         """
@@ -57,13 +57,16 @@ class HFGan(Drawing):
             found = zip(source.images, self._alphas(source, batch_size), source.recipes, strict=True)
             return [Cutout.from_alpha(picture, alpha, refine, recipe=recipe, name=Path(file_name(recipe)).stem)
                     for picture, alpha, recipe in found]  # fmt: skip
+        if isinstance(source, Inversion):
+            alpha = self._alpha_of(source)
+            return [Cutout.from_alpha(images.with_channels(source.image, 3), alpha, refine, name=source.name)]
         net = self.part("matting")
         photos = source if isinstance(source, list | tuple) else [source]
         pictures = [images.with_channels(images.load_image(photo), 3) for photo in photos]
         return [Cutout.from_alpha(picture, net.see(picture), refine, name=_stem(photo))
                 for picture, photo in zip(pictures, photos, strict=True)]  # fmt: skip
 
-    def cutout(self, source: SampleOutput | Photo, *, refine: bool = True) -> Cutout:
+    def cutout(self, source: SampleOutput | Inversion | Photo, *, refine: bool = True) -> Cutout:
         """The subject of one picture, such as `gan.cutout("me.jpg").save("me.png")`: see `cutouts`."""
         if isinstance(source, SampleOutput | list | tuple) and len(source) != 1:
             raise ValueError(
@@ -71,7 +74,7 @@ class HFGan(Drawing):
             )
         return self.cutouts(source, refine=refine)[0]
 
-    def segment(self, source: SampleOutput | Photo, *, refine: bool = True) -> Tensor:
+    def segment(self, source: SampleOutput | Inversion | Photo, *, refine: bool = True) -> Tensor:
         """The soft alpha (n, 1, h, w) in [0, 1] of a photo or of n samples at their own size: see `cutouts`."""
         cuts = self.cutouts(source, refine=refine)
         if len({cut.image.size for cut in cuts}) != 1:
@@ -88,7 +91,8 @@ class HFGan(Drawing):
         return self._draw(out.w_plus.to(self.device), how, self._noise(out.recipes), batch_size, silenced=layer)
 
     def composite(
-        self, source: SampleOutput | Photo | Sequence[Photo], background: str | tuple[int, ...] | Image | SampleOutput,
+        self, source: SampleOutput | Inversion | Photo | Sequence[Photo],
+        background: str | tuple[int, ...] | Image | SampleOutput,
         *, refine: bool = True,
     ) -> list[Image]:  # fmt: skip
         """Pictures with another background.
@@ -132,8 +136,8 @@ class HFGan(Drawing):
         seen = inversion.frame(photo, None if auto else interest, align, generator)
         region, source = seen.interest, seen.source
         if auto:
-            found = inversion.auto_interest(generator, encoder, matting, self.alpha, seen.image, STEPS["encoder"])
-            region, source = found
+            each = STEPS["encoder"]
+            region, source = inversion.auto_interest(generator, encoder, matting, self.alpha, seen.image, each)
         found = look_for(generator, encoder, self._perceptual, seen.image, region, how)
         whole = torch.ones_like(seen.image[:, :1]) if region is None else (region >= 0.5).float().cpu()
         drawn = found.drawn.cpu()
@@ -157,6 +161,12 @@ class HFGan(Drawing):
         if self._net is None or self._net.device != self.device:
             self._net = load_perceptual().to(self.device)
         return self._net
+
+    @torch.no_grad()
+    def _alpha_of(self, inv: Inversion) -> Tensor:
+        """The alpha (1, 1, r, r) of what was drawn of a photo, with fitted weights off the model's own."""
+        inversion.check_generator(inv.fingerprint, self.generator.fingerprint(), "the inversion")
+        return self.part("alpha")(self.generator, inv.w_plus.to(self.device))[1].sigmoid().cpu()
 
     def _alphas(self, out: SampleOutput, batch_size: int) -> list[Tensor]:
         """The alpha (1, 1, r, r) of each sample, read off the generator while it draws them again."""

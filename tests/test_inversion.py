@@ -522,3 +522,15 @@ def test_projections_need_no_encoder_and_weights_may_be_tuned(tmp_path: Path) ->
     assert again.fingerprint() != toy.generator.fingerprint()
     with pytest.raises(ValueError, match=r"method is 'magic': expected 'encoder', 'projector', 'image2stylegan'"):
         toy.invert(target, method="magic")
+
+
+def test_what_was_drawn_of_a_photo_is_cut_out(tmp_path: Path) -> None:
+    toy = HFGan.from_pretrained(save_toy(tmp_path / "a", alpha=True, encoder=True), dtype="float32")
+    inv = toy.invert(noise(40, 40))
+    cut = toy.cutout(inv)
+    assert cut.image.size == inv.image.size
+    assert torch.equal(toy.segment(inv, refine=False)[0, 0], toy.cutout(inv, refine=False).alpha)
+    assert toy.composite(inv, "red")[0].size == inv.image.size
+    other = HFGan.from_pretrained(save_toy(tmp_path / "b", seed=1, alpha=True), dtype="float32")
+    with pytest.raises(ValueError, match="belongs to a generator with weights"):
+        other.cutout(inv)
