@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,10 @@ def test_as_users_run_it(toy: Path, gan: HFGan, tmp_path: Path, photo) -> None:
     path = write(tmp_path / "me.jpg", photo(70, 50, seed=3))
     call = [sys.executable, "-c", "import sys; from hfgan.cli import main; sys.exit(main())", "invert"]
     flags = ["-m", str(toy), "--device", "cpu", "--interest", "10,5,60,45", "--manifest", "new/all.jsonl"]
-    done = subprocess.run([*call, str(path), "out", *flags], cwd=tmp_path, capture_output=True, text=True, check=False)
+    one = os.environ | {"OMP_NUM_THREADS": "1"}  # as here: sums round differently on several threads
+    done = subprocess.run(
+        [*call, path, "out", *flags], cwd=tmp_path, env=one, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "out/me.png\n"), done.stderr
     found = gan.invert(path, (10, 5, 60, 45))
     line = f"hfgan invert: 1 of 1, {path}: distance inside {found.distance_inside:.6f}"
