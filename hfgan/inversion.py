@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -208,7 +208,7 @@ class Inversion:
     noise: list[Tensor] | None = None
     tuned: object | None = None
     method: str = "encoder"
-    name: str | None = field(default=None)
+    name: str | None = None
 
     def __repr__(self) -> str:
         inside = "-" if self.distance_inside is None else f"{self.distance_inside:.3f}"

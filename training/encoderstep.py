@@ -19,6 +19,7 @@ from hfgan.losses import logistic_d, logistic_g
 from hfgan.metrics import resize
 from hfgan.models.encoder import shrink
 from hfgan.models.perceptual import Perceptual
+from hfgan.refinement import PERCEPTUAL_WEIGHT
 from hfgan.sampling import broadcast
 from hfgan.segmentation import composite, gaussian
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from encoder import Config, Networks
 
 PERCEPTUAL_SIZE = 64  # px: smaller images are enlarged to it
-PERCEPTUAL_WEIGHT = 0.8  # as pSp and all that follow it
 DELTA_WEIGHT, ADVERSARIAL_WEIGHT = 2e-4, 0.1  # e4e, appendix
 R1_GAMMA, R1_EVERY = 10.0, 16
 DISENTANGLE_WEIGHT = 0.05  # IntereStyle's code
@@ -91,7 +91,7 @@ class Step:
         scene = stage(image, nets.gan.matting, source)
         numbers = self.learn(scene, w)
         if self.arm.single:
-            numbers |= self.oppose(w)
+            numbers |= self.oppose()
         for optimizer in nets.optimizers.values():
             run.average_gradients(self.accelerator, optimizer)
         for group in nets.optimizers["encoder"].param_groups:
@@ -212,7 +212,7 @@ class Step:
         bound = torch.arange(layers, device=w_plus.device).view(1, -1, 1) >= free
         return torch.where(bound, w_plus[:, :1], w_plus)
 
-    def oppose(self, w: Tensor) -> dict[str, float]:
+    def oppose(self) -> dict[str, float]:
         """Gradients of the opponent of e4e on the encoder's last w_plus and on as many w of the mapping."""
         opponent, scale = self.nets.opponent, self.nets.encoder.w_std
         opponent.zero_grad(set_to_none=True)  # what the encoder's loss left there

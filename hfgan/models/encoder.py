@@ -27,14 +27,8 @@ from hfgan.models.stylegan2 import StyleGAN2Generator, check_resolution
 STATISTICS = 4096  # samples behind `w_std`
 MAX_SIZE = 256  # px at which pictures of a larger generator are seen
 LAST = 4  # px of the map that the head looks at
-WIDTHS = (
-    16,
-    32,
-    64,
-    96,
-    128,
-    128,
-)  # channels at half of 256 px, a quarter, ..., 4 px; smaller pictures skip the first
+# channels at half of 256 px, a quarter, ..., 4 px; smaller pictures skip the first
+WIDTHS = (16, 32, 64, 96, 128, 128)
 SLOPE = 0.2  # of leaky ReLU
 INLIER_WIDTHS = (16, 32, 64)  # of the network that looks for obstacles, from half of the size on
 
