@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MAX_SEEDS = 100_000  # in one command
 # what `hfgan dataset` hands on to `export_pairs`
@@ -108,3 +109,9 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--out", type=file(".onnx"), default=Path("matting.onnx"), metavar="ONNX", help="(%(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+
+def printable(line: str, stream: Any) -> str:
+    """The line as the stream can show it: file names may hold anything."""
+    encoding = stream.encoding or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)

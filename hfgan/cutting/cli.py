@@ -147,18 +147,12 @@ def run(options: argparse.Namespace, load: Load) -> None:
 
 def say(line: str) -> None:
     """Tell on standard output what was written, or where something is."""
-    print(_printable(line, sys.stdout), flush=True)
+    print(flags.printable(line, sys.stdout), flush=True)
 
 
 def warn(line: str) -> None:
     """Tell on standard error what was left out or went wrong, while the others go on."""
-    print(f"hfgan cutout: {_printable(' '.join(line.split()), sys.stderr)}", file=sys.stderr, flush=True)
-
-
-def _printable(line: str, stream: Any) -> str:
-    """The line as the stream can show it: file names may hold anything."""
-    encoding = stream.encoding or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+    print(f"hfgan cutout: {flags.printable(' '.join(line.split()), sys.stderr)}", file=sys.stderr, flush=True)
 
 
 def _background(text: str | None) -> Any:

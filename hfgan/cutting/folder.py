@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hfgan.cutting import Options, cut, export
 from hfgan.cutting.cli import say, warn
 from hfgan.images import read_image, write_file
+from hfgan.manifests import read_manifest
 from hfgan.sources import Entry, Rejected, Source, find_source
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class _Batch:
         if path is None:
             yield
             return
-        old = _read_manifest(path) if self.options.resume and path.exists() else []
+        old = read_manifest(path) if self.options.resume and path.exists() else []
         done = [row for row in old if row["status"] != "error" and (self.target / row["output"]).exists()]
         self.kept = {row["input"] for row in done}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,17 +191,3 @@ class _Batch:
             self.take(ready, faults)
             before = now
             time.sleep(POLL)
-
-
-def _read_manifest(path: Path) -> list[dict[str, Any]]:
-    """The lines of a manifest."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number} of {path} is no JSON: mend it or name another --manifest") from error
-        if not isinstance(row, dict) or not {"input", "output", "status"} <= row.keys():
-            raise ValueError(f"line {number} of {path} is none of a manifest: name another --manifest")
-        rows.append(row)
-    return rows

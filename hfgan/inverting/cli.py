@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hfgan import flags
 
@@ -143,23 +143,17 @@ def run(options: argparse.Namespace, load: Callable[[], HFGan]) -> None:
 def say(line: str) -> None:
     """Tell on standard output what was written."""
     progress("")
-    print(_printable(line, sys.stdout), flush=True)
+    print(flags.printable(line, sys.stdout), flush=True)
 
 
 def warn(line: str) -> None:
     """Tell on standard error what was found, was left out or went wrong, while the others go on."""
     progress("")
-    print(f"hfgan invert: {_printable(' '.join(line.split()), sys.stderr)}", file=sys.stderr, flush=True)
+    print(f"hfgan invert: {flags.printable(' '.join(line.split()), sys.stderr)}", file=sys.stderr, flush=True)
 
 
 def progress(line: str) -> None:
     """Show on a terminal how far it is, in place of what was shown before; elsewhere nothing."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
-        print(f"{CLEAR}{_printable(line, sys.stderr)[:width]}", end="", file=sys.stderr, flush=True)
-
-
-def _printable(line: str, stream: Any) -> str:
-    """The line as the stream can show it: file names may hold anything."""
-    encoding = stream.encoding or "utf-8"
-    return line.encode(encoding, "backslashreplace").decode(encoding)
+        print(f"{CLEAR}{flags.printable(line, sys.stderr)[:width]}", end="", file=sys.stderr, flush=True)

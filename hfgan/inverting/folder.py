@@ -16,6 +16,7 @@ from PIL import Image
 from hfgan.images import grid, load_image, read_image, save_png, with_channels, write_file
 from hfgan.inversion import Inversion
 from hfgan.inverting.cli import progress, say, warn
+from hfgan.manifests import read_manifest
 from hfgan.refinement import Step
 from hfgan.sources import find_source
 
@@ -173,7 +174,7 @@ class _Batch:
         if path is None:
             yield
             return
-        old = _read_manifest(path) if self.options.resume and path.exists() else []
+        old = read_manifest(path) if self.options.resume and path.exists() else []
         to_do = {job.photo.as_posix() for job in self.jobs if not _is_done(job)}
         done = [row for row in old if row["status"] != "error" and row["input"] not in to_do]
         self.kept = {row["input"] for row in done}
@@ -296,17 +297,3 @@ def _read_region(path: Path) -> Image.Image:
         return load_image(path)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _read_manifest(path: Path) -> list[dict[str, Any]]:
-    """The lines of a manifest."""
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number} of {path} is no JSON: mend it or name another --manifest") from error
-        if not isinstance(row, dict) or not {"input", "output", "status"} <= row.keys():
-            raise ValueError(f"line {number} of {path} is none of a manifest: name another --manifest")
-        rows.append(row)
-    return rows
