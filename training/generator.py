@@ -108,7 +108,8 @@ def main(config: Config) -> None:
     config = resolve(config)
     if config.dry_run:
         with run.library_errors():
-            print(json.dumps(dataclasses.asdict(config) | build_networks(config, num_classes=0).sizes(), indent=2))
+            sizes = build_networks(config, 0, accelerator.device).sizes()
+        print(json.dumps(dataclasses.asdict(config) | sizes, indent=2))
         return
     folder = run.RunFolder(config.out, config, MAY_CHANGE, main_process=accelerator.is_main_process)
     progress, saved = Progress(), folder.load_checkpoint()
@@ -118,7 +119,7 @@ def main(config: Config) -> None:
             seed=config.seed, class_labels=config.labels, streaming=config.streaming, mirror=config.mirror,
             kept=kept_ids(Path(config.kept)) if config.kept else None,
         )  # fmt: skip
-        nets = build_networks(config, photos.num_classes)
+        nets = build_networks(config, photos.num_classes, accelerator.device)
         if saved:
             nets.load(saved[0])
             progress = Progress(**saved[1])

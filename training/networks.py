@@ -99,8 +99,8 @@ class Networks:
         run.publish(HFGan(generator=self.average, **parts), path)
 
 
-def build_networks(config: Config, num_classes: int) -> Networks:
-    """Networks with random weights that depend on the seed alone."""
+def build_networks(config: Config, num_classes: int, device: torch.device) -> Networks:
+    """Networks on the CPU for use on `device`, with random weights that depend on the seed alone."""
     sizes = {
         "resolution": config.resolution, "img_channels": config.img_channels, "c_dim": num_classes,
         "channel_base": config.channel_base, "channel_max": config.channel_max,
@@ -117,7 +117,7 @@ def build_networks(config: Config, num_classes: int) -> Networks:
         encoder = ReconstructionEncoder.beside(generator, None) if config.reconstructor else None
     average, encoder_average = (copy.deepcopy(m).eval().requires_grad_(False) if m else None
                                 for m in (generator, encoder))  # fmt: skip
-    dtype = auto_dtype() if config.precision == "auto" else getattr(torch, config.precision)
+    dtype = auto_dtype(device) if config.precision == "auto" else getattr(torch, config.precision)
     for network in filter(None, (generator, average, discriminator, encoder, encoder_average)):
         network.set_compute_dtype(dtype)
     learners = [discriminator] if projected is None else [discriminator, projected.heads]

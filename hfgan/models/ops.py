@@ -7,6 +7,8 @@ convolution whose kernel is the whole feature map; in bfloat16 that is slow on e
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -167,7 +169,9 @@ class _Fir(Function):
     def forward(ctx, x: Tensor, up: int, down: int, padding: int, gain: float) -> Tensor:
         ctx.args = up, down, padding, gain
         channels = x.shape[1]
-        kernel = (x.new_tensor(FIR) * gain).expand(channels, 1, 4, 4)
+        traced = torch.compiler.is_compiling() or type(x) is not Tensor
+        make = _fir_kernel.__wrapped__ if traced else _fir_kernel  # what is made while tracing cannot be kept
+        kernel = make(gain, x.dtype, x.device).expand(channels, 1, 4, 4)
         if up == 1:
             return F.conv2d(x, kernel, stride=down, padding=padding, groups=channels)
         if x.dtype.itemsize > 2:
@@ -179,6 +183,13 @@ class _Fir(Function):
         up, down, padding, gain = ctx.args
         adjoint_padding = padding if up != down else 3 - padding
         return _Fir.apply(grad_y, down, up, adjoint_padding, gain), None, None, None, None
+
+
+@functools.cache
+def _fir_kernel(gain: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The 4x4 filter, made once: each copy to a GPU would wait until all that was asked of it before is done."""
+    with torch.inference_mode(False):
+        return torch.tensor(FIR, dtype=dtype, device=device) * gain
 
 
 def _insert_zeros(x: Tensor) -> Tensor:
