@@ -20,7 +20,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hfgan.models.base import HFGanModel
+from hfgan.models.base import BesideGenerator
 from hfgan.models.layers import lrelu
 from hfgan.models.stylegan2 import Noise, StyleGAN2Generator, channels_at, check_resolution
 
@@ -28,7 +28,7 @@ from hfgan.models.stylegan2 import Noise, StyleGAN2Generator, channels_at, check
 COARSE = {"first_resolution": 16, "trunk_resolution": 64}  # px
 
 
-class AlphaNetwork(HFGanModel):
+class AlphaNetwork(BesideGenerator):
     """Alpha of what a generator draws, from its activations.
 
     Args:
@@ -41,6 +41,8 @@ class AlphaNetwork(HFGanModel):
         background_layer: The layer to silence for a background without the subject, -1 being the constant.
         generator_fingerprint: Of the generator that this was trained beside; it means nothing beside another.
     """
+
+    called = "alpha"
 
     @register_to_config
     def __init__(
@@ -85,15 +87,6 @@ class AlphaNetwork(HFGanModel):
         same = {name: generator.config[name] for name in ("resolution", "channel_base", "channel_max")}
         shape = {name: min(size, same["resolution"]) for name, size in COARSE.items()} | shape
         return cls(**same, **shape, generator_fingerprint=generator.fingerprint()).to(generator.device)
-
-    def check_generator(self, generator: StyleGAN2Generator) -> None:
-        """Raise ValueError unless this was trained beside these weights."""
-        known, given = self.config.generator_fingerprint, generator.fingerprint()
-        if known != given:
-            raise ValueError(
-                f"this alpha network belongs to a generator with weights {known}, not {given}: load the model that "
-                "it came with, or train one with `accelerate launch training/train.py alpha`"
-            )
 
     def forward(
         self, generator: StyleGAN2Generator, w_plus: Tensor, noise_mode: str = "const", noise: Noise = None

@@ -234,6 +234,21 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
             return push_folder(folder, repo_id, private=private, token=token, **said)
 
 
+class BesideGenerator(HFGanModel):
+    """Base of the parts that were made for one generator: their config has `generator_fingerprint`."""
+
+    called: str  # what a user knows it as, which is also the stage of training that makes one
+
+    def check_generator(self, generator: HFGanModel) -> None:
+        """Raise ValueError unless this was made beside these weights."""
+        known, given = self.config.generator_fingerprint, generator.fingerprint()
+        if known != given:
+            raise ValueError(
+                f"this model's {self.called} belongs to a generator with weights {known}, not {given}: load the model "
+                f"that it came with, or make one with `accelerate launch training/train.py {self.called}`"
+            )
+
+
 def _argument_names(cls: type[HFGanModel]) -> dict[str, inspect.Parameter]:
     """Constructor arguments of a model class in their order, without self."""
     return {name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"}

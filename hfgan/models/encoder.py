@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from hfgan.images import on_white
 from hfgan.models.banks import ModeBank, whitening_scale
-from hfgan.models.base import HFGanModel
+from hfgan.models.base import BesideGenerator
 from hfgan.models.matting import through, unet
 from hfgan.models.stylegan2 import StyleGAN2Generator, check_resolution
 
@@ -33,7 +33,7 @@ SLOPE = 0.2  # of leaky ReLU
 INLIER_WIDTHS = (16, 32, 64)  # of the network that looks for obstacles, from half of the size on
 
 
-class InterestEncoder(HFGanModel):
+class InterestEncoder(BesideGenerator):
     """Photo (and interest region) to w_plus of one generator.
 
     Buffers: `starts` (k, w_dim), where a first guess may lie, centers of modes or `w_avg`; `start_views`
@@ -49,6 +49,8 @@ class InterestEncoder(HFGanModel):
         conditioned: Whether the interest is seen at all; False for encoders in the manner of the papers.
         generator_fingerprint: Of the generator that this was trained beside; it means nothing beside another.
     """
+
+    called = "encoder"
 
     @register_to_config
     def __init__(
@@ -105,15 +107,6 @@ class InterestEncoder(HFGanModel):
         drawn = [generator.synthesis(for_all_layers(rows, generator.num_ws)) for rows in starts.split(16)]
         encoder.start_views.copy_(shrink(on_white(torch.cat(drawn)).clamp(-1, 1), encoder.config.start_size))
         return encoder
-
-    def check_generator(self, generator: StyleGAN2Generator) -> None:
-        """Raise ValueError unless this was trained beside these weights."""
-        known, given = self.config.generator_fingerprint, generator.fingerprint()
-        if known != given:
-            raise ValueError(
-                f"this encoder belongs to a generator with weights {known}, not {given}: load the model that it came "
-                "with, or train one with `accelerate launch training/train.py encoder`"
-            )
 
     def steps(
         self, generator: StyleGAN2Generator, image: Tensor, interest: Tensor | None = None, count: int = 3
