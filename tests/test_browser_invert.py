@@ -92,9 +92,12 @@ def test_paint_over_an_obstacle_invert_compare_save_and_cut_out(visit, models, p
 
     page.locator("#invert-edit").click()
     wait_for(page, "invert-edit-caption", "a tab Edit, which is not there yet")
+    pace = page.context.new_cdp_session(page)
+    pace.send("Emulation.setCPUThrottlingRate", {"rate": 8})  # the tab is laid out slowly, and the choice is not lost
     page.locator("#invert-cut").click()
     page.wait_for_selector("#photo img")
     assert page.get_by_label("A photo").is_checked()
+    pace.send("Emulation.setCPUThrottlingRate", {"rate": 1})
     page.locator("#cut-photo").click()
     page.wait_for_function("document.querySelector('#cut-alpha img')?.naturalWidth === 60")
     page.locator("#interest-use").click()

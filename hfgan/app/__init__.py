@@ -57,10 +57,10 @@ def _bench(studio: Studio, model: gr.Dropdown, drawn: sample.Sampler) -> tuple[C
                 modes.tab(studio, model, a, drawn)
             able = gr.Tab("Cut-out", id="cutout", elem_id="cutout", visible=cutout.able(studio, str(model.value)))
             with able:
-                interest = cutout.tab(studio, model, a)
+                cutting = cutout.tab(studio, model, a)
             with gr.Tab("Invert", elem_id="inverting"):
                 inverting = invert.tab(studio, model)
-    invert.join(inverting, a, tabs, able, interest)
+    invert.join(inverting, cutting, a, tabs)
     model.change(lambda name: gr.Tab(visible=cutout.able(studio, name)), model, able, **QUICK)
     model.change(lambda name: gr.Tab(visible=studio.num_modes(name) > 0), model, compared, **QUICK)
     for one in (drawn.selected, mixed, again):

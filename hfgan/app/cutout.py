@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,11 +38,24 @@ Components = list[gr.components.Component]
 Offer = list[tuple[str, str]]  # names and values
 
 
-def tab(studio: Studio, model: gr.Dropdown, a: Card) -> gr.Image:
-    """Lay out the tab; returns, unseen, the alpha that was chosen as region of interest.
+@dataclass(frozen=True)
+class Cutting:
+    """The components of this tab that others need.
 
-    Its events `cutout`, `cutout_sample` and `cutout_batch` are public.
+    Attributes:
+        source, parts: What is cut out, and the parts of the tab that are seen for it, as `update` has them.
+        photo: Where a photo is dropped.
+        interest: The alpha that was chosen as region of interest, unseen.
     """
+
+    source: gr.Radio
+    parts: list[gr.Column]
+    photo: gr.Image
+    interest: gr.Image
+
+
+def tab(studio: Studio, model: gr.Dropdown, a: Card) -> Cutting:
+    """Lay out the tab; its events `cutout`, `cutout_sample` and `cutout_batch` are public."""
     cutter, kept = Cutter(studio), gr.State()
     offered = sources(studio, str(model.value))
     source = gr.Radio(offered, value=offered[0][1] if offered else None, label="Cut out", elem_id="source")
@@ -74,7 +88,7 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card) -> gr.Image:
     gr.on([*(part.input for part in finish), color.input, picture.change], cutter.show, how, shown, **LIVE)
     kind.input(cutter.turn, how, shown, **LIVE)
     _api(cutter, model, a, photo)
-    return interest
+    return Cutting(source, parts, photo, interest)
 
 
 # ---------------------------------------------------------------- what is offered

@@ -7,12 +7,11 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-from gradio.blocks import BlockContext
 from gradio.components import Component
 
 from hfgan.app import cutout
 from hfgan.app.card import QUICK, Card
-from hfgan.app.cutout import AIMING, FILES_SECONDS, HERE, SAVE, SAVING, Components, Offer
+from hfgan.app.cutout import AIMING, FILES_SECONDS, HERE, SAVE, SAVING, Components, Cutting, Offer
 from hfgan.app.gpu import on_gpu
 from hfgan.app.inverter import LEAST, MAX_STEPS, MOST, NO_ENCODER, PAINTED, PAINTED_SIDE, STEPS, USUAL, WORDS, Inverter
 from hfgan.app.sample import DRAWING
@@ -31,14 +30,6 @@ TAKE = r"""(region, source, photo, a, old) => {
   const same = name(region)?.replace(/-interest\.png$/, "") === name(cut)?.replace(/\.\w+$/, "");
   return [region, same ? cut : old, region ? "cutout" : "everything"];
 }"""  # the picture that was cut out comes along, unless it was replaced since
-CHOOSE_PHOTO = """async () => {
-  for (let k = 0; k < 100; k++) {
-    const choice = document.querySelector("#source input[value=photo]");
-    if (choice) { choice.click(); break; }
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  return [];
-}"""  # a tab is laid out when it is opened
 
 
 @dataclass(frozen=True)
@@ -82,18 +73,13 @@ def tab(studio: Studio, model: gr.Dropdown) -> Inverting:
     return Inverting(photo, matters, sent, cut, latent)
 
 
-def join(inverting: Inverting, a: Card, tabs: gr.Tabs, cut: gr.Tab, interest: gr.Image) -> None:
-    """Have tab Cut-out send its picture and region here, and this tab its photo there.
-
-    Args:
-        tabs, cut: All tabs, and Cut-out, whose id is "cutout".
-        interest: What `cutout.tab` returned.
-    """
-    source, photo = within(cut, "source"), within(cut, "photo")
-    interest.change(None, [interest, source, photo, a.picture, inverting.photo],
-                    [inverting.sent, inverting.photo, inverting.matters], js=TAKE, **HERE)  # fmt: skip
-    sent = inverting.cut.click(None, inverting.photo, photo, js="(photo) => photo", **HERE)
-    sent.then(lambda: gr.Tabs(selected="cutout"), None, tabs, **QUICK).then(None, None, None, js=CHOOSE_PHOTO, **HERE)
+def join(inverting: Inverting, cutting: Cutting, a: Card, tabs: gr.Tabs) -> None:
+    """Have tab Cut-out, whose id among all tabs is "cutout", send its picture and region here, and this its photo."""
+    cutting.interest.change(None, [cutting.interest, cutting.source, cutting.photo, a.picture, inverting.photo],
+                            [inverting.sent, inverting.photo, inverting.matters], js=TAKE, **HERE)  # fmt: skip
+    sent = inverting.cut.click(None, inverting.photo, cutting.photo, js="(photo) => photo", **HERE)
+    opened = [tabs, cutting.source, *cutting.parts]
+    sent.then(lambda: [gr.Tabs(selected="cutout"), "photo", *cutout.update("photo")], None, opened, **QUICK)
 
 
 # ---------------------------------------------------------------- what is offered
@@ -255,13 +241,3 @@ def _api(inverter: Inverter, model: gr.Dropdown, photo: gr.Image) -> None:
     gr.on([], on_gpu(inverter.invert, FILES_SECONDS), [model, photo, *inputs],
           [*files, gr.JSON(label="Numbers", visible=False)], api_name="invert", concurrency_id="refining",
           concurrency_limit=1)  # fmt: skip
-
-
-def within(context: BlockContext, elem_id: str) -> Any:
-    """The component of that id somewhere inside of a tab."""
-    for child in context.children:
-        if child.elem_id == elem_id:
-            return child
-        if isinstance(child, BlockContext) and (found := within(child, elem_id)):
-            return found
-    return None
