@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it reads this once
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is: of this process, and of those that a test starts
+os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import struct
 import zlib
@@ -13,10 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_selfdistillation import do, write_blobs
+from stages import do
+from test_selfdistillation import write_blobs
 
 from hfgan import HFGan
 from hfgan.pairs import export_pairs

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_selfdistillation import do, write_blobs
+from stages import do
+from test_selfdistillation import write_blobs
 from toy import save_toy
 
 from hfgan import HFGan

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from stages import do
 from toy import save_toy
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator, modes, sampling
@@ -24,7 +23,6 @@ from hfgan.images import on_white, read_recipe, save_png, to_image, to_pixels
 from hfgan.models.perceptual import load_perceptual
 from hfgan.models.reconstructor import ReconstructionEncoder
 
-TRAIN = Path(__file__).parents[1] / "training" / "train.py"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = {"resolution": 32, "z_dim": 16, "w_dim": 16, "mapping_layers": 2, "channel_base": 256, "channel_max": 16}
 NUM_MODES = 5
@@ -658,14 +656,10 @@ def test_broken_centers_are_one_sentence(tmp_path: Path, fault: str) -> None:
 
 
 def run_stage(*flags: object, fails: bool = False) -> str:
-    """Run the stage in its own process; returns what it says."""
-    command = [sys.executable, str(TRAIN), "modes", *map(str, flags)]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    """Run the stage; returns what it says."""
+    told = do("modes", *map(str, flags), fails=fails)
+    assert "Traceback" not in told
+    return told
 
 
 @pytest.fixture(scope="module")

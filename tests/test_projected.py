@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stages import do
 from test_perceptual import mobilenet_tensors
-from test_selfdistillation import do, write_blobs
+from test_selfdistillation import write_blobs
 
 from hfgan.losses import hinge_d
 from hfgan.models.perceptual import MobileNetV2

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,26 +15,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_training import TRAIN, environment
+from stages import command, do, kill_when
 from toy import save_toy
 
 from hfgan import HFGan
 from hfgan.filtering import kept_ids, read_manifest, write_manifest
-
-
-def stage(name: str, *flags: str, processes: int = 1) -> list[str]:
-    start = [sys.executable, TRAIN]
-    if processes > 1:
-        start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]
-        start += [str(random.randint(20000, 40000)), TRAIN]
-    return [*start, name, *flags]
-
-
-def do(name: str, *flags: str, processes: int = 1, fails: bool = False) -> str:
-    line = stage(name, *flags, processes=processes)
-    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def write_blobs(folder: Path, count: int) -> None:
@@ -200,8 +183,9 @@ def test_distill_killed_twice_ends_the_same(photos: Path, tmp_path: Path) -> Non
     test = ["--test", str(photos), "--evaluate-flags", "--num 60 --ppl-paths 0"]
     do("distill", "--data", str(photos), "--out", str(tmp_path / "whole"), *DISTILL, *test)
     cut = tmp_path / "cut"
+    line = command("distill", "--data", str(photos), "--out", str(cut), *DISTILL, *test)
     for awaited in ("1-raw/samples/000000160.png", "3-filter/scores-0.jsonl"):
-        kill_when(stage("distill", "--data", str(photos), "--out", str(cut), *DISTILL, *test), cut / awaited)
+        kill_when((cut / awaited).exists, line)
     cut = cut.rename(tmp_path / "moved")
     do("distill", "--data", str(photos), "--out", str(cut), *DISTILL, *test)
     for name in ("3-filter/manifest.jsonl", "5-modes/modes.png"):
@@ -226,8 +210,8 @@ def test_distill_reads_the_flags_of_all_stages_before_the_first(photos: Path, tm
 
 
 def test_a_stage_that_was_stopped_is_not_done(photos: Path, tmp_path: Path) -> None:
-    line = stage("distill", "--data", str(photos), "--out", str(tmp_path), "--images", "100000", *DISTILL[2:])
-    running = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = command("distill", "--data", str(photos), "--out", str(tmp_path), "--images", "100000", *DISTILL[2:])
+    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "1-raw" / "samples").exists() and running.poll() is None:
         time.sleep(0.05)
     time.sleep(1)
@@ -236,14 +220,3 @@ def test_a_stage_that_was_stopped_is_not_done(photos: Path, tmp_path: Path) -> N
     assert running.returncode == 1
     assert "stopped in stage generator; the same command goes on" in told
     assert not (tmp_path / "distill.json").exists()
-
-
-def kill_when(line: list[str], awaited: Path) -> None:
-    """Start a command, and kill it and its children when a file appears."""
-    child = subprocess.Popen(line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while child.poll() is None and not awaited.exists():
-        time.sleep(0.01)
-    assert child.poll() is None, "it ended before it could be killed"
-    for process in [*psutil.Process(child.pid).children(recursive=True), child]:
-        process.kill()
-    child.wait()

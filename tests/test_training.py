@@ -8,20 +8,18 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+from stages import command, do, kill_when
 
 from hfgan import HFGan
 
-ROOT = Path(__file__).parents[1]
-TRAIN = str(ROOT / "training" / "train.py")
 KILLS = int(os.environ.get("HFGAN_KILLS", "2"))
 LAZY = ["--pl-every", "4", "--r1-every", "2", "--style-mixing", "0.5", "--ada-images", "200"]
 
@@ -39,28 +37,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(photos: Path, out: Path, *flags: str, processes: int = 1) -> list[str]:
-    start = [sys.executable, TRAIN]
-    if processes > 1:
-        start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port"]
-        start += [str(random.randint(20000, 40000)), TRAIN]
-    return [*start, "generator", "--preset", "toy", "--data", str(photos), "--out", str(out), *flags]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-
-
-def train(photos: Path, out: Path, *flags: str, processes: int = 1, fails: bool = False) -> str:
-    done = subprocess.run(
-        command(photos, out, *flags, processes=processes),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def toy(photos: Path, out: Path, *flags: str) -> list[str]:
+    """The stage and flags of a run on photos."""
+    return ["generator", "--preset", "toy", "--data", str(photos), "--out", str(out), *flags]
 
 
 def weights(out: Path) -> dict:
@@ -77,7 +56,7 @@ def assert_same_weights(a: Path, b: Path) -> None:
 def test_run_leaves_a_model_a_log_and_sheets(photos: Path, tmp_path: Path) -> None:
     (photos / "warm" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n torn")
     try:
-        told = train(photos, tmp_path / "run", "--images", "64", "--sample-every", "32", *LAZY)
+        told = do(*toy(photos, tmp_path / "run", "--images", "64", "--sample-every", "32", *LAZY))
     finally:
         (photos / "warm" / "torn.png").unlink()
     assert "40 photos usable" in told
@@ -100,37 +79,30 @@ def test_killed_run_ends_with_the_same_weights(photos: Path, tmp_path: Path, pro
     every, chance = 240, random.Random(processes)
     sampled = ("--images", str(every * (KILLS + 1)), "--sample-every", str(every))
     flags = (*sampled, "--save-every", "16", "--precision", "bfloat16", *LAZY)
-    train(photos, tmp_path / "whole", *flags, processes=processes)
+    do(*toy(photos, tmp_path / "whole", *flags), processes=processes)
+    line = command(*toy(photos, tmp_path / "killed", *flags), processes=processes)
     for _ in range(KILLS):
-        start_and_kill(command(photos, tmp_path / "killed", *flags, processes=processes), tmp_path / "killed", chance)
-    train(photos, tmp_path / "killed", *flags, processes=processes)
+        kill_when(has_saved(tmp_path / "killed"), line, chance.uniform(0, 0.4))
+    do(*toy(photos, tmp_path / "killed", *flags), processes=processes)
     assert_same_weights(tmp_path / "whole", tmp_path / "killed")
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "killed")]
     seen = [[json.loads(line)["images_seen"] for line in log] for log in logs]
     assert seen[0] == seen[1] == list(range(0, every * (KILLS + 1) + 1, every))
 
 
-def start_and_kill(line: list[str], out: Path, chance: random.Random) -> None:
-    """Start a run, wait until it has saved something new, and kill it and its children a moment later."""
+def has_saved(out: Path) -> Callable[[], bool]:
+    """Says whether a run has saved something new since this was asked for."""
     newest = max(out.glob("checkpoint-*[0-9]"), default=None)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen(line, env=environment(), **quiet)
-    while child.poll() is None and max(out.glob("checkpoint-*[0-9]"), default=None) == newest:
-        time.sleep(0.01)
-    time.sleep(chance.uniform(0, 0.4))
-    assert child.poll() is None, "the run ended before it could be killed: train longer"
-    for process in [*psutil.Process(child.pid).children(recursive=True), child]:
-        process.kill()
-    child.wait()
+    return lambda: max(out.glob("checkpoint-*[0-9]"), default=None) != newest
 
 
 def test_one_run_per_folder(photos: Path, tmp_path: Path) -> None:
-    endless = command(photos, tmp_path / "run", "--images", "1000000")
-    child = subprocess.Popen(endless, env=environment(), stdout=subprocess.PIPE, text=True)
+    endless = command(*toy(photos, tmp_path / "run", "--images", "1000000"))
+    child = subprocess.Popen(endless, stdout=subprocess.PIPE, text=True)
     for line in child.stdout:
         if line.strip().startswith("0 images"):
             break
-    told = train(photos, tmp_path / "run", "--images", "1000000", fails=True)
+    told = do(*toy(photos, tmp_path / "run", "--images", "1000000"), fails=True)
     child.kill()
     child.wait()
     assert "another process is training" in told
@@ -138,16 +110,14 @@ def test_one_run_per_folder(photos: Path, tmp_path: Path) -> None:
 
 def test_two_processes_stay_equal_and_are_two(photos: Path, tmp_path: Path) -> None:
     """50 steps with R1-only and path-length-only steps; the run itself compares replicas at each checkpoint."""
-    told = train(photos, tmp_path / "run", "--images", "400", "--save-every", "80", *LAZY, processes=2)
+    told = do(*toy(photos, tmp_path / "run", "--images", "400", "--save-every", "80", *LAZY), processes=2)
     assert "2 processes" in told
     assert "replicas equal at 400 images" in told
 
 
 def test_sigterm_saves_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None:
     flags = ("--images", "4000", "--save-every", "100000", "--sample-every", "100000")
-    child = subprocess.Popen(
-        command(photos, tmp_path / "run", *flags), env=environment(), stdout=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen(command(*toy(photos, tmp_path / "run", *flags)), stdout=subprocess.PIPE, text=True)
     for line in child.stdout:
         if line.strip().startswith("0 images"):
             break
@@ -160,14 +130,14 @@ def test_sigterm_saves_and_the_run_goes_on(photos: Path, tmp_path: Path) -> None
 
 
 def test_settings_of_a_run_cannot_change_under_it(photos: Path, tmp_path: Path) -> None:
-    train(photos, tmp_path / "run", "--images", "8")
-    train(photos, tmp_path / "other", "--images", "8", "--init", "nobody-has-this-model", fails=True)
-    train(photos, tmp_path / "other", "--images", "8")  # nothing was trained, so it may be put right
-    told = train(photos, tmp_path / "run", "--images", "16", "--lr", "0.1", fails=True)
+    do(*toy(photos, tmp_path / "run", "--images", "8"))
+    do(*toy(photos, tmp_path / "other", "--images", "8", "--init", "nobody-has-this-model"), fails=True)
+    do(*toy(photos, tmp_path / "other", "--images", "8"))  # nothing was trained, so it may be put right
+    told = do(*toy(photos, tmp_path / "run", "--images", "16", "--lr", "0.1"), fails=True)
     assert "--lr was 0.0025, now 0.1" in told
     assert "Traceback" not in told
     shutil.rmtree(tmp_path / "run" / "model")  # as if killed between the last checkpoint and its model
-    train(photos, tmp_path / "run", "--images", "8")
+    do(*toy(photos, tmp_path / "run", "--images", "8"))
     assert HFGan.from_pretrained(tmp_path / "run" / "model").generator is not None
 
 
@@ -182,7 +152,7 @@ def test_settings_of_a_run_cannot_change_under_it(photos: Path, tmp_path: Path) 
     ],
 )
 def test_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: list[str], sentence: str) -> None:
-    told = train(photos, tmp_path / "run", *flags, fails=True)
+    told = do(*toy(photos, tmp_path / "run", *flags), fails=True)
     assert sentence in told
     assert "Traceback" not in told
 
@@ -191,24 +161,21 @@ def test_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: list[str],
     ("flags", "sentence"), [(["--data", "nosuch"], "nosuch"), (["--num", "1"], "--num is 1: give 2 or more")]
 )
 def test_evaluate_errors_are_one_sentence(photos: Path, tmp_path: Path, flags: list[str], sentence: str) -> None:
-    line = [sys.executable, TRAIN, "evaluate", "--model", "hfaces-64", "--data", str(photos), *flags]
-    done = subprocess.run([*line, "--out", str(tmp_path / "m.json")], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    out = str(tmp_path / "m.json")
+    told = do("evaluate", "--model", "hfaces-64", "--data", str(photos), *flags, "--out", out, fails=True)
+    assert sentence in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize(
     "stage", ["generator", "reconstructor", "encoder", "filter", "modes", "distill", "evaluate", "publish"]
 )
 def test_every_stage_explains_its_flags(stage: str) -> None:
-    done = subprocess.run([sys.executable, TRAIN, stage, "--help"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "--out OUT" in done.stdout
+    assert "--out OUT" in do(stage, "--help")
 
 
 def test_dry_run_prints_settings_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
-    told = train(photos, tmp_path / "run", "--dry-run", "--preset", "gpu64")
+    told = do(*toy(photos, tmp_path / "run", "--dry-run", "--preset", "gpu64"))
     settings = json.loads(told[told.index("{") :])
     assert settings["channel_base"] == 8192
     assert settings["r1_gamma"] > 0
@@ -230,7 +197,7 @@ def test_options_train(photos: Path, tmp_path: Path) -> None:
         "--images",
         "48",
     ]
-    train(photos, tmp_path / "run", *flags, *LAZY)
+    do(*toy(photos, tmp_path / "run", *flags, *LAZY))
     model = HFGan.from_pretrained(str(tmp_path / "run" / "model"))
     assert model.generator.config.c_dim == 2
     assert model.sample(1, seed=0, label=1).images
@@ -238,14 +205,14 @@ def test_options_train(photos: Path, tmp_path: Path) -> None:
 
 def test_grow_and_init(photos: Path, tmp_path: Path) -> None:
     """A grown model starts as the upsampled small one; a warm start goes on from published weights."""
-    train(photos, tmp_path / "small", "--images", "32")
+    do(*toy(photos, tmp_path / "small", "--images", "32"))
     small = str(tmp_path / "small" / "model")
-    train(photos, tmp_path / "large", "--images", "8", "--resolution", "32", "--grow-from", small, "--lr", "1e-12")
+    do(*toy(photos, tmp_path / "large", "--images", "8", "--resolution", "32", "--grow-from", small, "--lr", "1e-12"))
     large = HFGan.from_pretrained(str(tmp_path / "large" / "model"), dtype="float32")
     before = HFGan.from_pretrained(small, dtype="float32").sample(1, seed=3, noise_mode="none").images[0]
     after = large.sample(1, seed=3, noise_mode="none").images[0].resize((16, 16), Image.Resampling.BOX)
     difference = np.abs(np.asarray(before, float) - np.asarray(after, float)).mean()
     assert difference < 12, "the grown model does not look like the one it came from"
-    train(photos, tmp_path / "warm", "--images", "8", "--init", small, "--lr", "1e-12")
+    do(*toy(photos, tmp_path / "warm", "--images", "8", "--init", small, "--lr", "1e-12"))
     warm, cold = weights(tmp_path / "warm"), HFGan.from_pretrained(small).generator.state_dict()
     assert warm["average.synthesis.const"].allclose(cold["synthesis.const"], atol=1e-6)
