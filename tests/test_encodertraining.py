@@ -96,6 +96,13 @@ def test_what_cannot_be_is_said(flags: list[str], sentence: str, model: Path, tm
     assert "Traceback" not in told
 
 
+def test_latents_that_leave_the_latent_space_end_the_run(model: Path, tmp_path: Path) -> None:
+    told = do("encoder", "--model", str(model), "--out", str(tmp_path), "--images", "800", "--lr", "3", fails=True)
+    assert "diverged" in told
+    assert "start in a new --out with a lower --lr" in told
+    assert "Traceback" not in told
+
+
 # ---------------------------------------------------------------- what is shown
 
 

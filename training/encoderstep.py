@@ -32,6 +32,7 @@ R1_GAMMA, R1_EVERY = 10.0, 16
 DISENTANGLE_WEIGHT = 0.05  # IntereStyle's code
 FILTER_FROM = 1 / 64  # deviation of IntereStyle's first blur [sides]; it falls to 0 at the last step
 WARM_UP = 0.2  # share of a run in which the drift's weight grows
+LOST = 10.0  # deviations of w_plus from the mean, root mean square, that no picture of the generator is from
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,21 @@ class Step:
             loss = loss + error + PERCEPTUAL_WEIGHT * perceptual
             (loss * 2.0 ** (k + 1 - steps)).backward()
             w_plus, drawn = w_plus.detach(), drawn.detach()
+        self.check_latents(w_plus)
         if self.arm.disentangled:
             self.disentangle(scene, w_plus, target, region)
         if encoder.inliers is not None:
             numbers["loss_inlier"] = self.look_for_obstacles(scene, drawn)
         return {"loss_pixel": error.item(), "loss_perceptual": perceptual.item(), **numbers}
+
+    def check_latents(self, w_plus: Tensor) -> None:
+        """UserError once w_plus (2n, num_ws, w_dim) has left what the mapping gives: it never comes back from there."""
+        far = ((w_plus - self.center) / self.nets.encoder.w_std).square().mean().sqrt().item()
+        if far > LOST:
+            raise run.UserError(
+                f"diverged: latents are {far:.0f} deviations off the mean at {self.progress.images_seen:,} pictures; the "
+                f"last checkpoint in {self.config.out} is from before: start in a new --out with a lower --lr"
+            )
 
     def look_for_obstacles(self, scene: Scene, drawn: Tensor) -> float:
         """Gradients of the network that tells obstacles, where there may be some: in the region that is told."""
@@ -202,7 +213,7 @@ class Step:
 
     @property
     def center(self) -> Tensor:
-        """(w_dim,), the mean that the opponent of e4e sees w from."""
+        """(w_dim,), the mean of w."""
         return self.nets.generator.mapping.w_avg
 
     def joined(self, w_plus: Tensor) -> Tensor:
