@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 _HOME = {
     "AlphaNetwork": "models.alpha",
     "Cutout": "segmentation",
+    "Direction": "models.directions",
+    "DirectionSet": "models.directions",
     "HFGan": "pipeline",
     "HFGanModel": "models.base",
     "InterestEncoder": "models.encoder",
@@ -24,6 +26,7 @@ _HOME = {
     "SampleOutput": "drawing",
     "StyleGAN2Discriminator": "models.discriminator",
     "StyleGAN2Generator": "models.stylegan2",
+    "WStats": "models.directions",
     "bundled_models": "parts",
 }
 __all__ = ["__version__", *sorted(_HOME)]
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from hfgan.models.alpha import AlphaNetwork as AlphaNetwork
     from hfgan.models.banks import ModeBank as ModeBank
     from hfgan.models.base import HFGanModel as HFGanModel
+    from hfgan.models.directions import Direction as Direction
+    from hfgan.models.directions import DirectionSet as DirectionSet
+    from hfgan.models.directions import WStats as WStats
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
     from hfgan.models.encoder import InterestEncoder as InterestEncoder
     from hfgan.models.matting import MattingNetwork as MattingNetwork

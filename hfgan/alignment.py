@@ -104,7 +104,7 @@ class Alignment:
         corners, pasted = np.array(self.quad), with_channels(photo, 3).copy()
         low = np.maximum(np.floor(corners.min(0)), 0).astype(int)
         high = np.minimum(np.ceil(corners.max(0)), self.size).astype(int)
-        marked = torch.ones(1, 1, 1, 1) if region is None else _fade(_region_tensor(region), feather)
+        marked = torch.ones(1, 1, 1, 1) if region is None else fade(_region_tensor(region), feather)
         marked = Image.fromarray((marked[0, 0] * 255).round().to(torch.uint8).numpy())
         # no more pixels than the square has in the photo, so that no pixel is skipped, nor than show anything
         fine = max(1, min(round(self.side), max(OVERSAMPLING * picture.width, marked.width)))
@@ -280,7 +280,7 @@ def _region_tensor(region: Image.Image | Tensor) -> Tensor:
     return region.detach().float().cpu()
 
 
-def _fade(region: Tensor, feather: float) -> Tensor:
+def fade(region: Tensor, feather: float) -> Tensor:
     """A region (1, 1, s, s) that fades towards its edges over `feather` of s, and is nowhere above what it was."""
     reach = round(feather / 2 * region.shape[-1])
     for kernel, pad in (((1, 2 * reach + 1), (0, reach)), ((2 * reach + 1, 1), (reach, 0))):

@@ -173,10 +173,7 @@ class Drawing(PartsPipeline):
         """
         found = recipes.check(recipe if isinstance(recipe, dict) else images.read_recipe(recipe))
         recipes.check_model(found, name=self.name, **self._weights())
-        w, w_plus = self._latents([found])
-        for step in found["mix"]:
-            layers = sampling.parse_layers(step["layers"], self.generator.num_ws)
-            w_plus = sampling.mix(w_plus, self._latents([step])[1], layers)
+        w, w_plus = self._of_recipe(found)
         pictures = self._draw(w_plus, found["noise_mode"], self._noise([found]), 1)
         told = self._recipe(found, found["noise_mode"]) | {key: found[key] for key in ("modes", "mix")}
         return SampleOutput(pictures, w, w_plus, [found["seed"]], [told])
@@ -184,10 +181,7 @@ class Drawing(PartsPipeline):
     @torch.no_grad()
     def render(self, w_plus: Tensor, *, batch_size: int = 16) -> list[Image]:
         """Pictures of w_plus (n, num_ws, w_dim), with constant noise."""
-        expected = [self.generator.num_ws, self.generator.config.w_dim]
-        if w_plus.ndim != 3 or list(w_plus.shape[1:]) != expected:
-            raise ValueError(f"w_plus has shape {list(w_plus.shape)}: expected (n, {expected[0]}, {expected[1]})")
-        return self._draw(w_plus.to(self.device, torch.float32), "const", None, batch_size)
+        return self._draw(self._check_latent(w_plus).to(self.device, torch.float32), "const", None, batch_size)
 
     @torch.no_grad()
     def nearest_modes(self, w: Tensor, *, assignment: str | None = None) -> Tensor:
@@ -221,6 +215,21 @@ class Drawing(PartsPipeline):
         seeds, draws, found = ([latent[key] for latent in latents] for key in ("seed", "draw", "mode"))
         w = self._map(sampling.latents_from_seeds(seeds, self.generator.config.z_dim, draws), latents[0]["label"])
         return w, self._truncate(w, self._center(found), latents[0])
+
+    def _of_recipe(self, recipe: Recipe) -> tuple[Tensor, Tensor]:
+        """w (1, w_dim) and w_plus (1, num_ws, w_dim), mixed, of a recipe that was checked."""
+        w, w_plus = self._latents([recipe])
+        for step in recipe["mix"]:
+            layers = sampling.parse_layers(step["layers"], self.generator.num_ws)
+            w_plus = sampling.mix(w_plus, self._latents([step])[1], layers)
+        return w, w_plus
+
+    def _check_latent(self, w_plus: Tensor) -> Tensor:
+        """w_plus (n, num_ws, w_dim) of this model, or a ValueError."""
+        expected = [self.generator.num_ws, self.generator.config.w_dim]
+        if w_plus.ndim != 3 or list(w_plus.shape[1:]) != expected:
+            raise ValueError(f"w_plus has shape {list(w_plus.shape)}: expected (n, {expected[0]}, {expected[1]})")
+        return w_plus
 
     def _choose(
         self, truncation: str, mode: Mode, seeds: list[int], assignment: str | None, label: int | None
@@ -284,8 +293,11 @@ class Drawing(PartsPipeline):
         """The recipe of one picture; `latent` holds LATENT."""
         cutoff, psi = latent["truncation_cutoff"], sampling.parse_psi(latent["truncation_psi"])
         plain = latent | {"truncation_psi": psi, "truncation_cutoff": None if cutoff is None else int(cutoff)}
-        dtype = str(self.dtype).removeprefix("torch.")
-        return recipes.make(plain, noise_mode, model=self.name, dtype=dtype, **self._weights())
+        return recipes.make(plain, noise_mode, model=self.name, dtype=self._dtype_name(), **self._weights())
+
+    def _dtype_name(self) -> str:
+        """What it draws in, such as "bfloat16"."""
+        return str(self.dtype).removeprefix("torch.")
 
     def _weights(self) -> dict[str, str | None]:
         """Fingerprints of what draws."""

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from hfgan.metrics import resize
 from hfgan.models.banks import ASSIGNMENTS, MAX_MODES, SPACES, ModeBank, whitening_scale
 from hfgan.models.perceptual import Perceptual
 from hfgan.models.stylegan2 import StyleGAN2Generator
-from hfgan.storage import read_tensors
+from hfgan.storage import read_npy, read_tensors
 
 TRUNCATIONS = ("global", "multimodal", "none")
 NEIGHBOURS = 32  # samples whose mean is a center
@@ -55,7 +54,6 @@ def fit_modes(w: Tensor, num_modes: int, *, space: str = "w", features: Tensor |
 
     Raises:
         ValueError: an unknown space, or more modes than there are different samples.
-        ModuleNotFoundError: without scikit-learn.
     """
     most = min(len(w), MAX_MODES)
     if sampling.check_count(num_modes, "num_modes") > most:
@@ -70,11 +68,9 @@ def fit_modes(w: Tensor, num_modes: int, *, space: str = "w", features: Tensor |
 
 def _cluster(points: Tensor, num_modes: int, seed: int) -> tuple[Tensor, Tensor]:
     """Cluster (n,) int64 of each of the points (n, d), and its squared distance (n,) from the centroid."""
-    try:
-        from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("modes are fitted by the package scikit-learn: pip install scikit-learn") from error
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
     # mini-batches are ten times as fast, but leave clusters of one or no sample
     means = KMeans(num_modes, n_init=1, random_state=seed)
     with threadpool_limits(1):  # one order of summing, whatever the number of cores
@@ -315,29 +311,17 @@ def read_centers(path: str | Path) -> Tensor:
         files = sorted(path.glob("*.npy"))
         if not files:
             raise ValueError(f"{path} holds no .npy file: expected one for each center, or for several")
-        found = {file: _as_centers(_read_npy(file), file) for file in files}
+        found = {file: _as_centers(read_npy(file), file) for file in files}
         if len(sizes := {centers.shape[1] for centers in found.values()}) > 1:
             raise ValueError(f"{path} holds centers of different w_dim {sorted(sizes)}: keep those of one model")
         return torch.cat(list(found.values()))
     if path.suffix != ".safetensors":
-        return _as_centers(_read_npy(path), path)
+        return _as_centers(read_npy(path), path)
     tensors = read_tensors(path)
     named = [name for name in tensors if name.rpartition(".")[2] == "w_centers"]
     if len(named) != 1:
         raise ValueError(f"{path} has {len(named)} tensors called w_centers: expected a generator that has one")
     return _as_centers(tensors[named[0]], path)
-
-
-def _read_npy(path: Path) -> Tensor:
-    """The array in a .npy file of floating point numbers."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OSError) as error:
-        raise ValueError(f"{path} is no array that numpy reads without pickle ({error}): save it as .npy") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise ValueError(f"{path} holds a {kind}: expected one array of floating point numbers")
-    return torch.from_numpy(array.astype(np.float32))
 
 
 def _as_centers(array: Tensor, path: Path) -> Tensor:

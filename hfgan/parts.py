@@ -18,6 +18,7 @@ from hfgan import __version__
 from hfgan.models.alpha import AlphaNetwork
 from hfgan.models.banks import ModeBank
 from hfgan.models.base import HFGanModel, parse_dtype
+from hfgan.models.directions import DirectionSet
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.encoder import InterestEncoder
 from hfgan.models.matting import MattingNetwork
@@ -49,6 +50,7 @@ PARTS = {
     "modes": Part((ModeBank,), "modes"),
     "alpha": Part((AlphaNetwork,), "alpha"),
     "matting": Part((MattingNetwork,), "matting"),
+    "directions": Part((DirectionSet,), "directions"),
 }
 
 MINIMAL_CARD = """---
@@ -84,7 +86,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     Raises:
         TypeError: a part of the wrong class, or no generator.
-        ValueError: an alpha network or an encoder that was trained beside another generator.
+        ValueError: an alpha network, an encoder or directions that were made beside another generator.
     """
 
     config_name = INDEX
@@ -101,15 +103,17 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         modes: ModeBank | None = None,
         alpha: AlphaNetwork | None = None,
         matting: MattingNetwork | None = None,
+        directions: DirectionSet | None = None,
     ) -> None:
         super().__init__()
         given = {"generator": generator, "discriminator": discriminator, "reconstructor": reconstructor,
-                 "encoder": encoder, "modes": modes, "alpha": alpha, "matting": matting}  # fmt: skip
+                 "encoder": encoder, "modes": modes, "alpha": alpha, "matting": matting,
+                 "directions": directions}  # fmt: skip
         for name, part in given.items():
             if not isinstance(part, PARTS[name].classes) and (part is not None or name == "generator"):
                 wanted = " or ".join(cls.__name__ for cls in PARTS[name].classes)
                 raise TypeError(f"{name} is a {type(part).__name__}: expected a {wanted}")
-        for net in filter(None, (alpha, encoder)):
+        for net in filter(None, (alpha, encoder, directions)):
             net.check_generator(generator)
         self.register_modules(**given)
 

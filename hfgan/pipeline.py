@@ -15,8 +15,9 @@ from torch import Tensor
 
 from hfgan import images, inversion, sampling
 from hfgan.alignment import Align
+from hfgan.altering import Altering
 from hfgan.captions import file_name
-from hfgan.drawing import Drawing, SampleOutput
+from hfgan.drawing import SampleOutput
 from hfgan.inversion import Interest, Inversion
 from hfgan.latents import STEPS, Search, look_for
 from hfgan.models.perceptual import Perceptual, load_perceptual
@@ -26,7 +27,7 @@ from hfgan.segmentation import Cutout
 Photo = Image | images.Source
 
 
-class HFGan(Drawing):
+class HFGan(Altering):
     """A generator and the parts that go with it.
 
     Args:

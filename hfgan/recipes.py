@@ -47,11 +47,11 @@ def check(recipe: Any) -> Recipe:
         raise ValueError(
             f"the recipe has format {recipe.get('format')!r}: this version of hfgan follows format {FORMAT} only"
         )
-    _check_keys("recipe", recipe, KEYS)
+    check_keys("recipe", recipe, KEYS)
     if not isinstance(recipe["mix"], list):
         raise ValueError(f"the recipe's mix is a {type(recipe['mix']).__name__}: expected a list")
     for step in recipe["mix"]:
-        _check_keys("recipe's mix", step, ("layers", *LATENT))
+        check_keys("recipe's mix", step, ("layers", *LATENT))
     if _uses_modes(recipe) != (recipe["modes"] is not None):
         raise ValueError("the recipe says that modes are used, or which ones, but not both: it is damaged")
     return recipe
@@ -80,7 +80,8 @@ def _uses_modes(recipe: Recipe) -> bool:
     return any(latent["mode"] is not None for latent in (recipe, *recipe["mix"]))
 
 
-def _check_keys(what: str, found: Any, expected: Sequence[str]) -> None:
+def check_keys(what: str, found: Any, expected: Sequence[str]) -> None:
+    """ValueError unless what was found is a dict with just the expected keys."""
     keys = set(found) if isinstance(found, dict) else set()
     faults = {"lacks": set(expected) - keys, "has unknown": keys - set(expected)}
     said = [f"{fault} {', '.join(sorted(names))}" for fault, names in faults.items() if names]

@@ -1,6 +1,6 @@
 """Files on disk and on the Hub: found, read strictly, written whole or not at all. Knows no model class.
 
-Only JSON and safetensors are read; a pickle is neither asked for nor opened.
+Only JSON, safetensors and plain .npy arrays are read; a pickle is neither asked for nor opened.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
@@ -130,6 +131,18 @@ def read_tagged(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, st
     tensors = read_tensors(path)
     with safe_open(path, framework="pt") as file:
         return tensors, file.metadata() or {}
+
+
+def read_npy(path: Path) -> torch.Tensor:
+    """The array in a .npy file of floating point numbers."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, OSError) as error:
+        raise ValueError(f"{path} is no array that numpy reads without pickle ({error}): save it as .npy") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{path} holds a {kind}: expected one array of floating point numbers")
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def _fault(path: Path) -> str | None:

@@ -486,7 +486,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], type[Exception], str]] = 
         lambda p: edit_json(p, os=["os", "system"]),
         ValueError,
         "has an unknown part 'os', expected generator, discriminator, reconstructor, encoder, "
-        "modes, alpha, matting: upgrade hfgan",
+        "modes, alpha, matting, directions: upgrade hfgan",
     ),
     "no generator": (
         "../model_index.json",

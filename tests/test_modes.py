@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,12 +137,6 @@ def test_wrong_fits_are_refused(given: dict[str, Any], says: str) -> None:
         modes.fit_modes(torch.randn(100, 4), **given)
     with pytest.raises(ValueError, match="at most 10,000"):
         modes.fit_modes(torch.zeros(20_000, 1), 10_001)
-
-
-def test_without_scikit_learn_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(ModuleNotFoundError, match="fitted by the package scikit-learn: pip install scikit-learn"):
-        modes.fit_modes(torch.randn(10, 2), 2)
 
 
 def test_every_number_of_modes_up_to_that_of_samples() -> None:

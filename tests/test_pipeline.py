@@ -209,8 +209,8 @@ def test_mix_is_b_in_its_layers_and_a_elsewhere(gan: HFGan) -> None:
         gan.mix(a, b, "6")
     with pytest.raises(ValueError, match="do not mix"):
         gan.mix(gan.sample(2), gan.sample(3), "0")
-    with pytest.raises(TypeError, match="Tensor given: expected what sample, mix or replay returned"):
-        gan.mix(a, b.w_plus, "0")
+    with pytest.raises(ValueError, match="a str cannot be edited: give what sample, invert or edit returned"):
+        gan.mix(a, "me.jpg", "0")
 
 
 def test_interpolation_starts_at_a_and_ends_at_b(gan: HFGan) -> None:

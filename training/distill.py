@@ -7,7 +7,6 @@ where it was cut.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shlex
@@ -58,8 +57,6 @@ class Stage:
 
 def main(config: Config) -> None:
     """Run every stage that has not ended yet, then write the report."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise run.UserError("modes are found by the package scikit-learn: pip install hfgan[train]")
     stages, signals = plan(config), Signals()
     for stage in stages:
         check_flags(stage, config.processes)

@@ -244,8 +244,8 @@ class BesideGenerator(HFGanModel):
         known, given = self.config.generator_fingerprint, generator.fingerprint()
         if known != given:
             raise ValueError(
-                f"this model's {self.called} belongs to a generator with weights {known}, not {given}: load the model "
-                f"that it came with, or make one with `accelerate launch training/train.py {self.called}`"
+                f"this model's part {self.called} belongs to a generator with weights {known}, not {given}: load the "
+                f"model that it came with, or make one with `accelerate launch training/train.py {self.called}`"
             )
 
 

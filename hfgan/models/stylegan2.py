@@ -146,9 +146,13 @@ class SynthesisNetwork(nn.Module):
             return self._compiled_draw(self, w_plus, noise)
 
     def draw(
-        self, w_plus: Tensor, noise: list[Tensor | None], tap: Tap | None = None, silenced: int | None = None
-    ) -> Tensor:
-        """w_plus (n, num_ws, w_dim) and a noise image (1 or n, 1, r, r) or None for each convolution to images."""
+        self, w_plus: Tensor, noise: list[Tensor | None], tap: Tap | None = None, silenced: int | None = None,
+        alter: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """w_plus (n, num_ws, w_dim) and a noise image (1 or n, 1, r, r) or None for each convolution to images.
+
+        `alter` gives what goes on in place of each activation (n, c, r, r), before it is tapped.
+        """
         clamp = self.conv_clamp
         x = self.const.to(self.compute_dtype).expand(len(w_plus), -1, -1, -1)  # (n, c4, 4, 4)
         x = x.contiguous(memory_format=torch.channels_last) * (silenced != -1)
@@ -158,6 +162,8 @@ class SynthesisNetwork(nn.Module):
                 x = conv(x, w_plus[:, layer], noise[layer], clamp)  # (n, c, r, r)
                 if layer == silenced:
                     x = torch.zeros_like(x)
+                if alter:
+                    x = alter(layer, x)
                 if tap:
                     tap(layer, x)
                 layer += 1
