@@ -222,7 +222,7 @@ def falling(time: float) -> float:
 
 def refine(
     generator: StyleGAN2Generator, w_plus: Tensor, image: Tensor, interest: Tensor | None = None, *, w_std: Tensor,
-    net: Perceptual, steps: int = 50, pull: float = 0.1, lr: float = 0.1, noise_steps: int = 0,
+    net: Perceptual, steps: int = 50, pull: float = 1.0, lr: float = 0.1, noise_steps: int = 0,
     keep_going: KeepGoing | None = None,
 ) -> Refined:  # fmt: skip
     """Move w_plus, and after it the noise, so that what is drawn is nearer to the photos inside their interest.

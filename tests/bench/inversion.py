@@ -53,6 +53,7 @@ from hfgan.storage import write_atomic
 FORMAT = 1  # of --out
 STATISTICS = 4096  # samples behind directions
 DIRECTIONS, STRENGTHS = 5, (1, 2, 3)  # principal ones, in deviations along them
+PULLS = (0.0, 0.1, 0.3, 3.0, 10.0)  # of refinement, beside the usual one
 LEAST_SIDE = 64  # px that the perceptual network sees
 REPEATS = 5  # of a timing
 NOISED = 8  # identities whose outside is replaced by noise
@@ -83,7 +84,7 @@ def inverters(gan: HFGan, steps: int = 3) -> dict[str, Inverter]:
             ).w_plus
         )
 
-    return {"encoder": encode, "refine50": refined(0.1), "refine50-free": refined(0.0)}
+    return {"encoder": encode, "refine50": refined(1.0), **{f"refine50-pull{p:g}": refined(p) for p in PULLS}}
 
 
 def auto_interest(gan: HFGan, image: Image) -> Tensor | None:
