@@ -7,6 +7,7 @@ where it was cut.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
