@@ -144,12 +144,12 @@ class Step:
         return {"loss_pixel": error.item(), "loss_perceptual": perceptual.item(), **numbers}
 
     def check_latents(self, w_plus: Tensor) -> None:
-        """UserError once w_plus (2n, num_ws, w_dim) has left what the mapping gives: it never comes back from there."""
+        """UserError once w_plus (2n, num_ws, w_dim) is far from all that the mapping gives: it never comes back."""
         far = ((w_plus - self.center) / self.nets.encoder.w_std).square().mean().sqrt().item()
         if far > LOST:
             raise run.UserError(
-                f"diverged: latents are {far:.0f} deviations off the mean at {self.progress.images_seen:,} pictures; the "
-                f"last checkpoint in {self.config.out} is from before: start in a new --out with a lower --lr"
+                f"diverged: latents are {far:.0f} deviations off the mean at {self.progress.images_seen:,} pictures; "
+                f"the last checkpoint in {self.config.out} is from before: start in a new --out with a lower --lr"
             )
 
     def look_for_obstacles(self, scene: Scene, drawn: Tensor) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import run
 import torch
+from directions import sheet as strips
 from evaluate import COLUMNS
 from modes import sheet
 from PIL import Image
@@ -56,6 +57,8 @@ def write_published(config: Config, out: Path) -> None:
         save_png(sheet(gan.modes), out / "modes.png", overwrite=True)
     if gan.alpha is not None:
         save_png(cutouts(gan), out / "cutouts.png", overwrite=True)
+    if gan.directions is not None:
+        save_png(strips(gan), out / "directions.png", overwrite=True)
     if gan.encoder is not None:
         save_png(inversions(gan), out / "inversions.png", overwrite=True)
     metrics = {"training": []} | join_metrics([json.loads(Path(path).read_text()) for path in config.metrics])

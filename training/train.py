@@ -16,6 +16,7 @@ STAGES = {
     "distill": "raw photos to a cleaner model with modes: the stages in a row",
     "filter": "score photos, decide which to keep, write a manifest",
     "modes": "cluster what a model draws, for multi-modal truncation",
+    "directions": "find what moves an attribute, by seeds, traits or closed forms, for edits",
     "alpha": "learn the subject of what a model draws, without labels",
     "matting": "teach a network the subject of photos, on what a model with alpha draws",
     "evaluate": "measure a model against photos",
