@@ -16,6 +16,8 @@ _HOME = {
     "Cutout": "segmentation",
     "Direction": "models.directions",
     "DirectionSet": "models.directions",
+    "Edit": "editing",
+    "EditOutput": "editing",
     "HFGan": "pipeline",
     "HFGanModel": "models.base",
     "InterestEncoder": "models.encoder",
@@ -33,6 +35,8 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from hfgan.drawing import SampleOutput as SampleOutput
+    from hfgan.editing import Edit as Edit
+    from hfgan.editing import EditOutput as EditOutput
     from hfgan.inversion import Inversion as Inversion
     from hfgan.models.alpha import AlphaNetwork as AlphaNetwork
     from hfgan.models.banks import ModeBank as ModeBank

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 from hfgan.recipes import Recipe
 
 
 def file_name(recipe: Recipe) -> str:
-    """seed0042.png; seed0042-mode12.png where it has a mode; seed0042-mix0007_4-7.png; seed0042-mixed3.png."""
+    """seed0042.png; seed0042-mode12.png where it has a mode; seed0042-mix0007_4-7.png; seed0042-mixed3.png.
+
+    Of an edit: what its sample's would be, as in seed0042-edited.png; photo-edited.png where it has none.
+    """
+    if "edits" in recipe:
+        began = "photo.png" if "w_plus" in recipe["source"] else file_name(recipe["source"])
+        return began.removesuffix(".png").removesuffix("-edited") + "-edited.png"
     steps = recipe["mix"]
     mode = "" if recipe["mode"] is None else f"-mode{recipe['mode']}"
     mixed = f"-mixed{len(steps)}" if steps else ""
@@ -19,7 +26,10 @@ def file_name(recipe: Recipe) -> str:
 
 
 def caption(recipe: Recipe) -> str:
-    """seed 42 · mode 12 · psi 0.7 · layers 4-7 of seed 7"""
+    """seed 42 · mode 12 · psi 0.7 · layers 4-7 of seed 7; of an edit further: · smile +2"""
+    if "edits" in recipe:
+        source = "a latent" if "w_plus" in recipe["source"] else caption(recipe["source"])
+        return " · ".join([source, *(f"{plain(edit['name'])} {edit['strength']:+g}" for edit in recipe["edits"])])
     mode, psi, cutoff, label, noise = (
         recipe[key] for key in ("mode", "truncation_psi", "truncation_cutoff", "label", "noise_mode")
     )
@@ -31,6 +41,11 @@ def caption(recipe: Recipe) -> str:
     said += [f"noise {noise}"] if noise != "const" else []
     said += [f"layers {spans(step['layers'])} of seed {step['seed']}" for step in recipe["mix"]]
     return " · ".join(said)
+
+
+def plain(name: str) -> str:
+    """A name that may come from a stranger, without what Markdown or HTML would make a link or a picture of."""
+    return re.sub(r"[^\w\s.,:;+&'-]", "", name).replace("_", " ")
 
 
 def spans(layers: Sequence[int]) -> str:

@@ -1,8 +1,9 @@
-"""The command `hfgan`: sample, invert, cutout, dataset, export, info, app, evaluate. Slow imports come late."""
+"""The command `hfgan`: sample, invert, edit, cutout, dataset, export, info, app, evaluate. Slow imports come late."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from hfgan.pipeline import HFGan, SampleOutput
 
 BATCH = 16
+# commands with flags of their own: their folder, and the part that the model needs which is meant when none is named
+OWN = {"cutout": ("cutting", "matting"), "edit": ("edits", "directions"), "invert": ("inverting", "encoder")}
 FIRST = "hfaces-64"  # the bundled model that is meant when none is named
 NO_MODEL = (
     "no model comes with this copy of hfgan: train one with `accelerate launch training/train.py generator "
@@ -32,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["evaluate"]:  # its flags belong to the stage
         return _evaluate(given[1:])
-    own = {"cutout": _cutout_flags, "invert": _invert_flags}.get(given[0] if given else "")
-    options = own(given[1:]) if own else _parser().parse_args(given)
+    options = _parse_own(given[0], given[1:]) if given and given[0] in OWN else _parser().parse_args(given)
     try:
         options.run(options)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(command: str, sentence: str) -> int:
-    print(f"hfgan {command}: {' '.join(sentence.split())}", file=sys.stderr)
+    print(f"hfgan {command}: {flags.cut(' '.join(sentence.split()), 1000)}", file=sys.stderr)
     return 1
 
 
@@ -60,9 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="hfgan", description="Draw pictures with a StyleGAN2.")
     parser.add_argument("--version", action="version", version=f"hfgan {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_sample, _add_cutout, _add_dataset, _add_export, _add_info, _add_app):
+    for add in (_add_sample, _add_own, _add_dataset, _add_export, _add_info, _add_app):
         add(commands)
-    commands.add_parser("invert", add_help=False, help="find the latents that draw photos, faithful to what matters")
     commands.add_parser("evaluate", add_help=False, help="measure a model, in a checkout of the repository")
     return parser
 
@@ -111,7 +112,9 @@ def _add_sample(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
-def _add_cutout(commands: Any) -> None:
+def _add_own(commands: Any) -> None:
+    commands.add_parser("invert", add_help=False, help="find the latents that draw photos, faithful to what matters")
+    commands.add_parser("edit", add_help=False, help="move pictures along directions, draw recipes again")
     commands.add_parser("cutout", add_help=False, help="cut the subjects out of photos: files, folders, HTTP, frames")
 
 
@@ -170,6 +173,15 @@ def _bundled(part: str = "generator") -> list[str]:
     if not names:
         raise FileNotFoundError(NO_MODEL)
     return names
+
+
+def _drawn_by(recipe: dict[str, Any], path: Path | str) -> str:
+    """The bundled model that drew the picture of a recipe; no other, so that no file makes it download one."""
+    from hfgan.parts import bundled_models
+
+    if recipe["model"] not in list(bundled_models()):
+        raise ValueError(f"{path} was drawn by {json.dumps(recipe['model'])}: say with --model where that is")
+    return recipe["model"]
 
 
 # ---------------------------------------------------------------- sample
@@ -238,15 +250,13 @@ def _replay(options: argparse.Namespace) -> None:
     """The picture of a PNG once more, from the recipe inside it."""
     from hfgan import images
     from hfgan.captions import file_name
-    from hfgan.parts import bundled_models
     from hfgan.recipes import check
 
-    recipe = check(images.read_recipe(options.replay))
-    known = recipe["model"] if recipe["model"] in bundled_models() else None  # no download because a file says so
-    if not (options.model or known):
-        called = json.dumps(recipe["model"])
-        raise ValueError(f"{options.replay} was drawn by {called}: say with --model where that is")
-    out = _load(options.model or known, options).replay(recipe)
+    recipe = images.read_recipe(options.replay)
+    if recipe.get("kind") == "edit":
+        raise ValueError(f"{options.replay} was edited: `hfgan edit --recipe {options.replay} OUT_DIR` draws it again")
+    check(recipe)
+    out = _load(options.model or _drawn_by(recipe, options.replay), options).replay(recipe)
     path = options.out / file_name(out.recipes[0])
     _check_free([path], options.overwrite)
     _save(out.images[0], path, out.recipes[0], options)
@@ -283,31 +293,21 @@ def _save(image: Any, path: Path, recipe: dict | None, options: argparse.Namespa
     print(path)
 
 
-# ---------------------------------------------------------------- invert, cutout
+# ---------------------------------------------------------------- cutout, edit, invert
 
 
-def _invert_flags(arguments: list[str]) -> argparse.Namespace:
-    from hfgan.inverting.cli import parse, run
+def _parse_own(command: str, arguments: list[str]) -> argparse.Namespace:
+    """Read the flags of one of OWN."""
+    folder, part = OWN[command]
+    own = importlib.import_module(f"hfgan.{folder}.cli")
+    options = own.parse(arguments, _Parser(prog=f"hfgan {command}"))
+    options.command = command
 
-    options = parse(arguments, _Parser(prog="hfgan invert"))
-    options.command = "invert"
-    options.run = lambda given: run(given, lambda: _load(given.model or _bundled("encoder")[0], given))
+    def run(given: argparse.Namespace) -> None:
+        own.run(given, lambda *told: _load(given.model or (_drawn_by(*told) if told else _bundled(part)[0]), given))
+
+    options.run = run
     return options
-
-
-def _cutout_flags(arguments: list[str]) -> argparse.Namespace:
-    from hfgan.cutting.cli import parse
-
-    parser = _Parser(prog="hfgan cutout", description="Cut the subjects out of photos, with the flags of rembg.")
-    options = parse(arguments, parser)
-    options.command, options.run = "cutout", _cutout
-    return options
-
-
-def _cutout(options: argparse.Namespace) -> None:
-    from hfgan.cutting.cli import run
-
-    run(options, lambda: _load(options.model or _bundled("matting")[0], options))
 
 
 # ---------------------------------------------------------------- dataset, export
@@ -352,7 +352,7 @@ def _info_picture(path: Path) -> None:
     from hfgan import images
 
     for key, value in images.read_recipe(path).items():
-        print(f"{json.dumps(key)[1:-1]:18} {json.dumps(value)}")
+        print(f"{json.dumps(key)[1:-1]:18} {flags.cut(json.dumps(value), 400)}")
 
 
 def _info_model(name: str) -> None:

@@ -15,20 +15,19 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from hfgan.alignment import fade
-from hfgan.images import save_png, to_pil, to_tensor
+from hfgan.images import save_png, to_tensor
 from hfgan.inversion import Inversion, read_interest
 from hfgan.models.alpha import AlphaNetwork, AlphaStream
 from hfgan.models.directions import Direction, DirectionSet
 from hfgan.models.encoder import shrink
-from hfgan.models.stylegan2 import SynthesisNetwork
+from hfgan.models.stylegan2 import StyleGAN2Generator, SynthesisNetwork
 from hfgan.sampling import parse_layers
-from hfgan.segmentation import composite
+from hfgan.segmentation import box_mean, composite
 
 MOST = 1000.0  # deviations: far beyond what any generator draws
-GROWN = 1 / 32  # sides: how far beyond its subject a region reaches that is found from alpha
+NONE, WHOLE = 0.1, 0.5  # alpha of what is no subject, and of what is one
 LEVELS = 255  # of a region's weights, so that a recipe holds them exactly
 
 
@@ -43,7 +42,7 @@ class Edit:
         direction: What is changed.
         strength: By how many deviations, or with `to` which value is reached, 0 being the boundary.
         to: Whether `strength` is where to end rather than how far to go.
-        layers: Those that move; None for the direction's own.
+        layers: Those that move, and with `to` are measured; None for the direction's own.
     """
 
     direction: Direction
@@ -64,7 +63,8 @@ class Edit:
         shift = self.direction.shift(w_plus.shape[1], self.layers).to(w_plus)  # (num_ws, w_dim)
         if not self.to:
             return w_plus + self.strength * shift
-        left = self.strength - self.direction.coordinate(w_plus)  # (n,)
+        measured = self.direction if self.layers is None else self.direction.on(self.layers)
+        left = self.strength - measured.coordinate(w_plus)  # (n,)
         return w_plus + left.view(-1, 1, 1) * shift
 
 
@@ -72,26 +72,32 @@ Edits = Mapping[str | Direction, float] | Sequence[Edit]
 
 
 def parse_edits(
-    edits: Edits, known: DirectionSet | None, num_ws: int, *, layers: str | Sequence[int] | None = None,
-    to: bool = False,
+    edits: Edits, known: DirectionSet | None, generator: StyleGAN2Generator, *,
+    layers: str | Sequence[int] | None = None, to: bool = False,
 ) -> list[Edit]:  # fmt: skip
     """Edits in their order, of strengths by name or direction, to which `layers` and `to` apply, or of Edits."""
-    chosen = None if layers is None else tuple(parse_layers(layers, num_ws))
+    chosen = None if layers is None else tuple(parse_layers(layers, generator.num_ws))
     if isinstance(edits, Mapping):
-        found = [Edit(look_up(one, known), strength, to, chosen) for one, strength in edits.items()]
+        found = [Edit(look_up(one, known, generator), strength, to, chosen) for one, strength in edits.items()]
     else:
         found = list(edits) if isinstance(edits, Sequence) and not isinstance(edits, str) else [edits]
         if not all(isinstance(one, Edit) for one in found):
             raise ValueError(f"edits is {edits!r:.80}: expected strengths by name, such as {{'smile': 2.0}}, or Edits")
         if chosen is not None or to:
             raise ValueError("layers and to belong to strengths by name: here each Edit has its own")
+        for edit in found:
+            look_up(edit.direction, known, generator)
+            edit.direction.shift(generator.num_ws, edit.layers)  # says which layers there are
     return found
 
 
-def look_up(one: str | Direction, known: DirectionSet | None) -> Direction:
-    """A direction by its name, or itself; ValueError for a name that the model does not have."""
+def look_up(one: str | Direction, known: DirectionSet | None, generator: StyleGAN2Generator) -> Direction:
+    """A direction by its name, or itself; ValueError for a name unknown or a direction of another generator."""
     if isinstance(one, Direction):
+        DirectionSet.of([one], generator)  # says why it is none of this generator
         return one
+    if not isinstance(one, str):
+        raise ValueError(f"{one!r:.80} is no direction: give the name of one, or a Direction")
     if known is None:
         raise ValueError(
             f"this model has no directions, so none called {one!r}: find some with `accelerate launch "
@@ -110,51 +116,62 @@ def moved(w_plus: Tensor, edits: Sequence[Edit]) -> Tensor:
 # ---------------------------------------------------------------- regions
 
 
-def draw_both(
-    synthesis: SynthesisNetwork, before: Tensor, after: Tensor, noise: list[Tensor | None],
-    region: Tensor | None = None, net: AlphaNetwork | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
-    """Pictures of w_plus before and after an edit (1, num_ws, w_dim), drawn side by side.
+def draw_chain(
+    synthesis: SynthesisNetwork, w_plus: Tensor, noise: list[Tensor | None], regions: Sequence[Tensor | None],
+    net: AlphaNetwork | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Pictures of w_plus (n, num_ws, w_dim), drawn side by side, each in its region over the one before it.
 
-    Inside a region features are the edited ones and outside the others at every resolution, so that what is drawn
+    Inside a region features are its own and outside those of the one before at every resolution, so that what is drawn
     inside knows what it borders on; then pixels are, so that outside nothing changes at all.
 
     Args:
         noise: As for `SynthesisNetwork.draw`.
-        region: (1, 1, r, r) in [0, 1], 1 for what may change; None for all.
-        net: Reads the alpha off both pictures.
+        regions: Of all but the first, (1, 1, r, r) in [0, 1], 1 for what may change; None for all.
+        net: Reads the alpha off every picture.
 
     Returns:
-        Both pictures (1, c, r, r), and the alpha of both (2, 1, r, r), or None without `net`.
+        Pictures (n, c, r, r), and the alpha of each (n, 1, r, r), or None without `net`.
     """
-    stream = None if net is None else AlphaStream(net)
+    stream, limited = None if net is None else AlphaStream(net), any(region is not None for region in regions)
 
-    def alter(_: int, x: Tensor) -> Tensor:  # (2, c, s, s)
-        old, new = x.chunk(2)
-        return torch.cat([old, composite(new, old, shrink(region, x.shape[-1]).to(x.dtype))])
+    def over(x: Tensor) -> Tensor:  # (n, c, s, s)
+        rows = list(x.split(1))
+        for k, region in enumerate(regions, 1):
+            if region is not None:
+                rows[k] = composite(rows[k], rows[k - 1], shrink(region, x.shape[-1]).to(x.dtype))
+        return torch.cat(rows)
 
-    pair = torch.cat([before, after])
-    drawn = synthesis.draw(pair, noise, stream, alter=None if region is None else alter)
-    old, new = drawn.chunk(2)
-    new = new if region is None else composite(new, old, region)
-    return old, new, None if stream is None else stream.logit.sigmoid()
+    drawn = synthesis.draw(w_plus, noise, stream, alter=(lambda _, x: over(x)) if limited else None)
+    return over(drawn) if limited else drawn, None if stream is None else stream.logit.sigmoid()
 
 
 def around_subject(alpha: Tensor, feather: float) -> Tensor:
-    """The region (1, 1, r, r) in which a subject is in either of two pictures, by their alpha (2, 1, r, r)."""
-    reach = max(1, round(GROWN * alpha.shape[-1])) + round(feather / 2 * alpha.shape[-1])
-    inside = (alpha.amax(0, keepdim=True) >= 0.5).float()
-    if not inside.any():
+    """The region (1, 1, r, r) in which a subject is in either of two pictures, by their alpha (2, 1, r, r).
+
+    1 where alpha is WHOLE or more, 0 where it is NONE, and wider than that by a quarter of the feather alone: what else
+    is drawn around the subject would show there as a rim.
+    """
+    inside = ((alpha.amax(0, keepdim=True) - NONE) / (WHOLE - NONE)).clamp(0, 1)
+    if inside.max() < 1:
         raise ValueError("the model sees no subject in this picture: leave region out, or mark one")
-    return softened(F.max_pool2d(inside, 2 * reach + 1, 1, reach), feather)
+    return _steps(torch.maximum(inside, box_mean(inside, round(feather / 4 * inside.shape[-1]))))
 
 
 def softened(region: Tensor, feather: float) -> Tensor:
     """A region (1, 1, r, r) that fades out on the inner side of its edges, in steps of 1/255."""
-    return (fade((region >= 0.5).float(), feather) * LEVELS).round() / LEVELS
+    soft = _steps(fade((region >= 0.5).float(), feather))
+    if not soft.any():
+        raise ValueError(f"the region is nowhere wider than the feather of {feather:g} sides: mark more, or give less")
+    return soft
 
 
-def read_region(region: Any, picture: Image.Image, inv: Inversion | None, side: int, feather: float) -> Tensor | None:
+def _steps(region: Tensor) -> Tensor:
+    """A region in steps of 1/255."""
+    return (region * LEVELS).round() / LEVELS
+
+
+def read_region(region: Any, inv: Inversion | None, side: int, feather: float) -> Tensor | None:
     """A user's region, in the frame of the picture or of the whole photo: (1, 1, side, side), None for everything."""
     if isinstance(region, str) and region == "interest":
         if inv is None:
@@ -162,13 +179,16 @@ def read_region(region: Any, picture: Image.Image, inv: Inversion | None, side: 
         return softened(inv.interest, feather)
     if isinstance(region, str) and not Path(region).exists():
         raise ValueError(f"region is {region!r}: expected 'alpha', 'interest', a region, a box or a file")
-    found, _ = read_interest(region, picture if inv is None else inv.photo)
+    found, _ = read_interest(region, Image.new("L", (side, side)) if inv is None else inv.photo)
     if found is None:
         return None
-    seen = found.resize((side, side), Image.Resampling.BOX) if inv is None else inv.alignment.crop_region(found, side)
-    inside = to_tensor(seen) / 2 + 0.5
+    marked = found.point(lambda value: 255 * (value >= 128))
+    if inv is None:
+        inside = to_tensor(marked.resize((side, side), Image.Resampling.BOX)) / 2 + 0.5
+    else:  # of the photo no pixel beyond the region may change, so that those half inside are left out
+        inside = (to_tensor(inv.alignment.crop_region(marked, side)) == 1).float()
     if not (inside >= 0.5).any():
-        raise ValueError(f"the region covers no pixel of the {side}x{side} that are drawn: mark a larger one")
+        raise ValueError(f"the region covers none of the {side}x{side} pixels that are drawn: mark a larger one")
     return softened(inside, feather)
 
 
@@ -181,7 +201,7 @@ class EditOutput:
 
     Attributes:
         images, before: n pictures, and what they were.
-        w_plus: (n, num_ws, w_dim), what was drawn, wherever a region let it show.
+        w_plus: (n, num_ws, w_dim), what was drawn, where a region let it show.
         region: (n, 1, r, r) in [0, 1], where pictures could change; None for everywhere.
         recipes: n JSON-able dicts for `HFGan.replay`; None where weights or noise were fitted to the photo.
         inversion: The photo that was edited, if one was.
@@ -215,7 +235,11 @@ class EditOutput:
         return [inv.alignment.unalign(inv.photo, picture, region, 0) for picture, region in rows]
 
     def save(self, folder: str | Path, name: str = "edit", *, overwrite: bool = False) -> list[Path]:
-        """Write NAME-00.png and so on, which carry their recipes; returns the paths. Nothing is half written."""
+        """Write NAME-00.png and so on, which carry their recipes; returns the paths.
+
+        Raises:
+            FileExistsError: a file is there already and `overwrite` is false; nothing is written then.
+        """
         paths = [Path(folder) / f"{name}-{row:02d}.png" for row in range(len(self))]
         if taken := [path for path in paths if path.exists() and not overwrite]:
             raise FileExistsError(f"{taken[0]} exists already: choose another folder or pass overwrite=True")
@@ -233,8 +257,3 @@ class EditOutput:
         region = None if self.region is None else self.region[chosen]
         pictures, before, told = ([of[i] for i in chosen] for of in (self.images, self.before, self.recipes))
         return EditOutput(pictures, before, self.w_plus[chosen], region, told, self.inversion)
-
-
-def to_picture(image: Tensor) -> Image.Image:
-    """(1, c, r, r) as PIL."""
-    return to_pil(image)[0]

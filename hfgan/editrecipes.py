@@ -1,7 +1,8 @@
 """Recipes of edits: all that is needed to draw an edited picture again, as a JSON-able dict that a PNG can carry.
 
-Where the latent began is a sample's own recipe, or w_plus itself; each edit holds its step and its normal, so that
-neither the photo, nor the mask, nor the model's directions are needed again. Another model is refused.
+Where it began is a sample's own recipe, w_plus itself, or the recipe of an edited picture whose regions differ; each
+edit holds its step and its normal, so that neither the photo, nor the mask, nor the model's directions are needed
+again. Another model is refused.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ KIND, FORMAT = "edit", 1
 KEYS = ("format", "kind", "hfgan", "model", "fingerprint", "dtype", "source", "edits", "region")
 EDIT = ("name", "strength", "to", "layers", "own_layers", "step", "normal", "offset")
 MAX_SIDE = 4096  # px of a region
+MAX_DEPTH = 100  # of edits within regions one after the other
 
 
 def make(
@@ -33,7 +35,7 @@ def make(
     """The recipe of one picture.
 
     Args:
-        source: A sample's recipe, or what `of_latent` gives.
+        source: A sample's recipe, what `of_latent` gives, or the recipe of an edited picture.
         region: (1, 1, r, r) in steps of 1/255, None for everywhere.
     """
     told = [_tell(edit) for edit in edits]
@@ -57,19 +59,32 @@ def latent(source: Recipe, num_ws: int, w_dim: int) -> Tensor | None:
 
 def check(recipe: Any) -> Recipe:
     """The recipe, or a ValueError that says why it is none that this version can follow."""
-    if (given := recipe.get("format")) != FORMAT:
-        raise ValueError(f"the recipe of an edit has format {given!r}: this version of hfgan follows {FORMAT} only")
-    recipes.check_keys("recipe", recipe, KEYS)
-    if not isinstance(recipe["source"], dict) or not isinstance(recipe["edits"], list):
-        raise ValueError("the recipe's source or edits are not what they should be: it is damaged")
-    for edit in recipe["edits"]:
-        recipes.check_keys("recipe's edit", edit, EDIT)
+    one, depth = recipe, 0
+    while is_edit(one):
+        if (given := one.get("format")) != FORMAT:
+            raise ValueError(
+                f"the recipe of an edit has format {given!r}: this version of hfgan follows format {FORMAT} only"
+            )
+        recipes.check_keys("recipe", one, KEYS)
+        whole = isinstance(one["source"], dict) and isinstance(one["edits"], list) and depth < MAX_DEPTH
+        if not whole or one["fingerprint"] != recipe["fingerprint"]:
+            raise ValueError("the recipe's source or edits are not what they should be: it is damaged")
+        for edit in one["edits"]:
+            recipes.check_keys("recipe's edit", edit, EDIT)
+        one, depth = one["source"], depth + 1
     return recipe
 
 
 def is_edit(recipe: Any) -> bool:
     """Whether this is a recipe of an edit, rather than a sample's."""
     return isinstance(recipe, dict) and recipe.get("kind") == KIND
+
+
+def origin(recipe: Recipe) -> Recipe:
+    """Where all edits of a recipe that was checked began: a sample's recipe, or what `of_latent` gives."""
+    while is_edit(recipe):
+        recipe = recipe["source"]
+    return recipe
 
 
 def edits(recipe: Recipe, w_dim: int) -> list[Edit]:
@@ -85,7 +100,7 @@ def region(recipe: Recipe, side: int) -> Tensor | None:
         pil = Image.open(io.BytesIO(base64.b64decode(recipe["region"], validate=True)), formats=["PNG"])
         fits = pil.mode == "L" and pil.size == (side, side) and side <= MAX_SIDE
         pixels = np.array(pil) if fits else None
-    except (ValueError, TypeError, OSError, Image.DecompressionBombError) as error:
+    except (ValueError, TypeError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("the recipe's region cannot be read: it is damaged") from error
     if pixels is None:
         raise ValueError(f"the recipe's region is not {side}x{side} in grey: it is damaged, or of another model")
@@ -104,9 +119,12 @@ def _tell(edit: Edit) -> Recipe:
 def _listen(told: Recipe, w_dim: int) -> Edit:
     step = _unpack(told["step"], (-1, w_dim))
     normal = None if told["normal"] is None else _unpack(told["normal"], (w_dim,))
+    if not isinstance(told["to"], bool) or not all(
+        isinstance(told[key], list | None) for key in ("layers", "own_layers")
+    ):
+        raise ValueError("the recipe's edit has layers or a `to` that are not what they should be: it is damaged")
     direction = Direction(told["name"], step, normal, told["offset"], told["own_layers"], "imported")
-    layers = None if told["layers"] is None else tuple(told["layers"])
-    return Edit(direction, told["strength"], bool(told["to"]), layers)
+    return Edit(direction, told["strength"], told["to"], told["layers"] and tuple(told["layers"]))
 
 
 def _pack(tensor: Tensor) -> str:
@@ -117,9 +135,12 @@ def _pack(tensor: Tensor) -> str:
 def _unpack(text: Any, shape: tuple[int, ...]) -> Tensor:
     """Inverse of `_pack`; of a shape one side may be -1."""
     try:
-        return torch.from_numpy(np.frombuffer(base64.b64decode(text, validate=True), "<f4").copy().reshape(shape))
+        found = torch.from_numpy(np.frombuffer(base64.b64decode(text, validate=True), "<f4").reshape(shape).copy())
     except (ValueError, TypeError) as error:
         raise ValueError(f"the recipe holds no {list(shape)} numbers where it should: it is damaged") from error
+    if not found.isfinite().all():
+        raise ValueError("the recipe holds NaN or infinity where numbers should be: it is damaged")
+    return found
 
 
 def _png(region: Tensor) -> str:

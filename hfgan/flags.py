@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+Box = tuple[float, ...]
 MAX_SEEDS = 100_000  # in one command
 # what `hfgan dataset` hands on to `export_pairs`
 DATASET = ("seed", "truncation_psi", "truncation", "label", "coverage", "min_confidence", "category", "batch_size")
@@ -79,6 +81,45 @@ def span(text: str) -> tuple[float, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is no least and most such as 0.05:0.95") from error
 
 
+def box(text: str) -> Box | None:
+    """Four numbers, or None for what looks like no numbers at all."""
+    try:
+        numbers = tuple(map(float, text.split(",")))
+    except ValueError:
+        return None
+    if len(numbers) == 1:
+        return None
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no box of four numbers x0,y0,x1,y1")
+    if numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
+        raise argparse.ArgumentTypeError(f"the box {text} is empty or reversed: expected x0 < x1 and y0 < y1")
+    return numbers
+
+
+def area(*names: str) -> Callable[[str], str | Box | Path]:
+    """One of these names, a box, or a file."""
+    return lambda text: text if text in names else box(text) or Path(text)
+
+
+def align(text: str) -> str | Box:
+    """The name of a way to choose the square of a photo, or a box."""
+    found = text if text in ("center", "none") else box(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither center, none nor a box x0,y0,x1,y1")
+    return found
+
+
+def count(least: int) -> Callable[[str], int]:
+    """A whole number from `least` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} on")
+        return int(text)
+
+    return parse
+
+
 # ---------------------------------------------------------------- commands
 
 
@@ -109,6 +150,11 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--out", type=file(".onnx"), default=Path("matting.onnx"), metavar="ONNX", help="(%(default)s)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or its beginning: what strangers wrote into a file may be of any length."""
+    return text if len(text) <= most else f"{text[:most]} ... of {len(text):,} characters"
 
 
 def printable(line: str, stream: Any) -> str:

@@ -33,6 +33,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 GIF_MAX_FPS = 50  # viewers slow a shorter frame down to a tenth of a second
 MAX_RECIPE = 2**20  # characters: more is data, and some readers of PNG stop here
+MAX_READ = 100  # characters of a value that people read
 
 Source = str | os.PathLike | BinaryIO | bytes
 
@@ -270,8 +271,9 @@ def save_png(
 
 
 def _human_line(recipe: dict[str, Any]) -> str:
-    """The scalars of a recipe: "seed: 3, truncation_psi: 0.7"."""
+    """The scalars of a recipe: "seed: 3, truncation_psi: 0.7"; of texts those that are short enough to be read."""
     scalars = {key: value for key, value in recipe.items() if isinstance(value, str | int | float)}
+    scalars = {key: value for key, value in scalars.items() if len(str(value)) <= MAX_READ}
     return " ".join(", ".join(f"{key}: {value}" for key, value in scalars.items()).split())
 
 

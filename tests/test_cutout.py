@@ -120,7 +120,7 @@ def test_flags_give_the_same_bytes_in_every_verb(
     assert run("p", "in", "out", *flags) == 0
     stdin(photo(70, 50, seed=3).tobytes())
     assert run("b", "70", "50", *flags, "-o", "frame%d.png") == 0
-    options = cli._cutout_flags(["i", *flags])
+    options = cli._parse_own("cutout", ["i", *flags])
     given = {flag.name: getattr(options, flag.name) for flag in FLAGS}
     changed = {name: value for name, value in given.items() if value != getattr(Options(), name)}
     texts = {name: ",".join(map(str, value)) if name == "bgcolor" else str(value) for name, value in changed.items()}

@@ -6,16 +6,25 @@ from pathlib import Path
 
 import torch
 
-from hfgan import AlphaNetwork, HFGan, InterestEncoder, MattingNetwork, StyleGAN2Generator
+from hfgan import (
+    AlphaNetwork,
+    Direction,
+    DirectionSet,
+    HFGan,
+    InterestEncoder,
+    MattingNetwork,
+    StyleGAN2Generator,
+    WStats,
+)
 from hfgan.modes import make_bank
 
 
 def save_toy(
     folder: Path, *, seed: int = 0, resolution: int = 16, c_dim: int = 0, num_modes: int = 0, alpha: bool = False,
-    encoder: bool = False,
+    encoder: bool = False, directions: bool = False,
 ) -> Path:  # fmt: skip
-    """Save a random model whose pictures differ from seed to seed, also with alpha and matting, also with an encoder;
-    returns its folder.
+    """Save a random model whose pictures differ from seed to seed, also with alpha and matting, with an encoder, with
+    directions; returns its folder.
     """
     torch.manual_seed(seed)
     sizes = {"z_dim": 16, "w_dim": 16, "mapping_layers": 1, "channel_base": 256, "channel_max": 16}
@@ -34,5 +43,19 @@ def save_toy(
     if encoder:
         parts["encoder"] = InterestEncoder.beside(generator, bank)
         torch.nn.init.normal_(parts["encoder"].out.weight, std=0.02)  # steps that lead somewhere
+    if directions:
+        parts["directions"] = DirectionSet.of(make_directions(generator), generator)
     HFGan(generator=generator, modes=bank, **parts).save_pretrained(folder)
     return folder
+
+
+def make_directions(generator: StyleGAN2Generator) -> list[Direction]:
+    """Two that are measured, smile and zoom, and one of single layers that nothing measures, odd."""
+    stats, source = WStats.of(generator, samples=500), torch.Generator().manual_seed(7)
+    normals = torch.randn(2, 16, generator=source).double()
+    spread = (normals @ stats.cov * normals).sum(1, keepdim=True).sqrt()
+    fingerprint = generator.fingerprint()
+    rows = zip(("smile", "zoom"), normals @ stats.cov / spread, normals / spread, strict=True)
+    measured = [Direction(name, step, normal, 0.25, fingerprint=fingerprint) for name, step, normal in rows]
+    steps = torch.randn(generator.num_ws, 16, generator=source)
+    return [*measured, Direction("odd", steps, layers=(0, 2), kind="imported", fingerprint=fingerprint)]

@@ -30,6 +30,7 @@ def parse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse
         arguments: What follows `hfgan cutout`.
         parser: Without flags of its own.
     """
+    parser.description = "Cut the subjects out of photos, with the flags of rembg."
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for add in (_add_file, _add_folder, _add_server, _add_frames):
         add(verbs)

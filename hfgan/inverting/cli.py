@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from hfgan import flags
 if TYPE_CHECKING:
     from hfgan import HFGan
 
-Box = tuple[float, ...]
 ABOUT = (
     "Find the latents that draw photos, faithful to what matters in them. For each photo NAME.png is what the model "
     "draws, and NAME.safetensors the latent. Sub-folders and names are kept."
@@ -42,18 +40,19 @@ def parse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse
     parser.add_argument("output", type=Path, metavar="OUT_DIR", help="made where needed")
     parser.add_argument("-m", "--model", help="bundled name, folder or Hub id (the bundled model with an encoder)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--interest", type=_interest, default="everything", metavar="everything|auto|FILE|x0,y0,x1,y1",
+    what.add_argument("--interest", type=flags.area("everything", "auto"), default="everything",
+                      metavar="everything|auto|FILE|x0,y0,x1,y1",
                       help="what matters; the latent knows nothing of the rest: a region as large as each photo (its "
                       "lighter half), a box in pixels or in shares, or the subject without what stands before it "
                       "(everything, or what is not transparent)")  # fmt: skip
     what.add_argument("--interest-dir", type=Path, metavar="DIR", help="a region for each photo, by the same name")
-    parser.add_argument("--align", type=_align, default="center", metavar="center|none|x0,y0,x1,y1",
+    parser.add_argument("--align", type=flags.align, default="center", metavar="center|none|x0,y0,x1,y1",
                         help="which square is seen: the largest in the middle, all of a square photo, or a box in "
                         "pixels or in shares (%(default)s)")  # fmt: skip
-    parser.add_argument("--steps", type=_count(1), default=3, metavar="N", help="of the encoder (%(default)s)")
-    parser.add_argument("--refine", type=_count(0), default=0, metavar="N",
+    parser.add_argument("--steps", type=flags.count(1), default=3, metavar="N", help="of the encoder (%(default)s)")
+    parser.add_argument("--refine", type=flags.count(0), default=0, metavar="N",
                         help="then steps of descent toward the photo; 50 are a good number (%(default)s)")  # fmt: skip
-    parser.add_argument("--noise-steps", type=_count(0), default=0, metavar="N",
+    parser.add_argument("--noise-steps", type=flags.count(0), default=0, metavar="N",
                         help="then steps of descent on the noise images, for grain (%(default)s)")  # fmt: skip
     parser.add_argument("--paste", action="store_true",
                         help="also NAME.pasted.png: the photo, what is drawn in place of what matters")  # fmt: skip
@@ -70,45 +69,6 @@ def parse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse
         "--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"), help="(%(default)s)"
     )
     return parser.parse_intermixed_args(arguments)  # else OUT_DIR may not follow a flag
-
-
-def _interest(text: str) -> str | Box | Path:
-    """The name of a way, a box, or a file."""
-    return text if text in ("everything", "auto") else _box(text) or Path(text)
-
-
-def _align(text: str) -> str | Box:
-    """The name of a way, or a box."""
-    found = text if text in ("center", "none") else _box(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither center, none nor a box x0,y0,x1,y1")
-    return found
-
-
-def _box(text: str) -> Box | None:
-    """Four numbers, or None for what looks like no numbers at all."""
-    try:
-        numbers = tuple(map(float, text.split(",")))
-    except ValueError:
-        return None
-    if len(numbers) == 1:
-        return None
-    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no box of four numbers x0,y0,x1,y1")
-    if numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
-        raise argparse.ArgumentTypeError(f"the box {text} is empty or reversed: expected x0 < x1 and y0 < y1")
-    return numbers
-
-
-def _count(least: int) -> Callable[[str], int]:
-    """A whole number from `least` on."""
-
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} on")
-        return int(text)
-
-    return count
 
 
 # ---------------------------------------------------------------- run
@@ -146,10 +106,10 @@ def say(line: str) -> None:
     print(flags.printable(line, sys.stdout), flush=True)
 
 
-def warn(line: str) -> None:
+def warn(line: str, command: str = "invert") -> None:
     """Tell on standard error what was found, was left out or went wrong, while the others go on."""
     progress("")
-    print(f"hfgan invert: {flags.printable(' '.join(line.split()), sys.stderr)}", file=sys.stderr, flush=True)
+    print(f"hfgan {command}: {flags.printable(' '.join(line.split()), sys.stderr)}", file=sys.stderr, flush=True)
 
 
 def progress(line: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from hfgan.batches import Batch, check_free
 from hfgan.images import grid, load_image, read_image, save_png, with_channels, write_file
 from hfgan.inversion import Inversion
 from hfgan.inverting.cli import progress, say, warn
@@ -23,7 +23,6 @@ from hfgan.sources import find_source
 if TYPE_CHECKING:
     from hfgan import HFGan
 
-NO_NAME, FOLDER = "not a picture's name", "a folder named like a picture"  # reasons of `sources` that lose no photo
 COLUMNS = (
     "input", "output", "size", "interest_source", "distance_inside", "distance_outside", "mode", "seconds", "model",
     "encoder", "status", "error",
@@ -82,16 +81,15 @@ def sheet(inversion: Inversion) -> Image.Image:
     return grid([square, region, *enlarged], columns=2 + len(drawn))
 
 
-class _Batch:
+class _Batch(Batch):
     """One run: which files belong to which photo, what became of each."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.target = options, options.output
+        super().__init__(options.output, warn)
+        self.options = options
         self.suffixes = [".png", ".safetensors"]
         self.suffixes += [".pasted.png"] * options.paste + [".sheet.png"] * options.sheet
         self.jobs: list[Job] = []
-        self.faults: list[tuple[Path, str]] = []  # of files that cannot even be opened
-        self.folders: list[Path] = []
         self.gan: Any = None
         self.interest: Any = None
         self.lines: Any = None  # the open manifest
@@ -102,52 +100,13 @@ class _Batch:
 
     def list(self) -> None:
         """Find the photos and their regions; a file that is given twice counts once."""
-        photos: dict[str, tuple[Path, str]] = {}
-        for given in self.options.input:
-            if not given.exists():
-                raise FileNotFoundError(f"no photo and no folder {given}")
-            names = self._names(given) if given.is_dir() else [""]
-            for name in names:
-                photo = given / name
-                photos.setdefault(os.path.abspath(photo), (photo, name or given.name))
-        if not photos and not self.faults:
-            raise ValueError(f"there are no photos in {', '.join(map(str, self.options.input))}")
-        regions = _find_regions(self.options.interest_dir, list(photos.values()))
-        owners: dict[str, Path] = {}  # output, where case does not count -> photo
-        for (photo, name), region in zip(photos.values(), regions, strict=True):
-            files = {suffix: self.target / Path(name).with_suffix(suffix) for suffix in self.suffixes}
-            for path in files.values():
-                owner = owners.setdefault(str(path).casefold(), photo)
-                if owner != photo:
-                    raise ValueError(f"{owner} and {photo} would both become {path}: rename one of them")
-            self.jobs.append(Job(photo, name, files, region))
-
-    def _names(self, folder: Path) -> list[str]:
-        """The photos below a folder, without what was written by this command and without the regions."""
-        self.folders.append(folder)
-        found, here = find_source(folder), folder.resolve()
-        others = [other.resolve() for other in (self.target, self.options.interest_dir) if other]
-        inside = tuple(f"{other.relative_to(here).as_posix()}/" for other in others if here in other.parents)
-        rejected = [fault for fault in found.rejected if not fault.id.startswith(inside)]
-        left_out = [fault.id for fault in rejected if fault.reason.startswith(NO_NAME)]
-        if left_out:
-            warn(f"left out {len(left_out)} in {folder} that by name are no pictures, such as {left_out[0]}")
-        lost = [fault for fault in rejected if not fault.reason.startswith((NO_NAME, FOLDER))]
-        self.faults += [(folder / fault.id, fault.reason) for fault in lost]
-        return [entry.name for entry in found.entries if not entry.name.startswith(inside)]
+        photos = self.find(self.options.input, [self.options.interest_dir])
+        regions = _find_regions(self.options.interest_dir, photos)
+        for (photo, name), region in zip(photos, regions, strict=True):
+            self.jobs.append(Job(photo, name, self.files(photo, name, self.suffixes), region))
 
     def check(self) -> None:
         """Refuse what could not end well."""
-        target, outputs = self.target.resolve(), [path for job in self.jobs for path in job.files.values()]
-        if target.exists() and not target.is_dir():
-            raise NotADirectoryError(f"{self.target} is a file: what is drawn needs a folder")
-        for folder in self.folders:
-            source = folder.resolve()
-            if source == target:
-                raise ValueError(f"{folder} and {self.target} are one folder: what is drawn needs another")
-            written = [path for path in outputs if source in path.resolve().parents and source not in target.parents]
-            if written:
-                raise ValueError(f"{written[0]} would be written among the photos: choose another OUT_DIR")
         self.interest = self.options.interest
         if isinstance(self.interest, Path):
             if not self.interest.is_file():
@@ -155,15 +114,10 @@ class _Batch:
             self.interest = _read_region(self.interest)
         given = [job.photo for job in self.jobs] + [job.region for job in self.jobs if job.region]
         given += [self.options.interest] if isinstance(self.options.interest, Path) else []
-        read = {path.resolve() for path in given}
-        if lost := [path for path in outputs if path.resolve() in read]:
-            raise ValueError(f"{lost[0]} is one of the pictures that are read: choose another OUT_DIR")
-        if self.options.resume or self.options.overwrite:
-            return
-        taken = [path for path in (*outputs, *filter(None, [self.options.manifest])) if path.exists()]
-        if taken:
-            more = f" and {len(taken) - 1} more exist" if len(taken) > 1 else " exists"
-            raise FileExistsError(f"{taken[0]}{more} already: choose another place, or pass --resume or --overwrite")
+        outputs = [path for job in self.jobs for path in job.files.values()]
+        self.check_outputs(outputs, given)
+        if not (self.options.resume or self.options.overwrite):
+            check_free([*outputs, *filter(None, [self.options.manifest])], ", or pass --resume or --overwrite")
 
     # ---------------------------------------------------------------- the manifest
 
