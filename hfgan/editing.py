@@ -149,8 +149,8 @@ def draw_chain(
 def around_subject(alpha: Tensor, feather: float) -> Tensor:
     """The region (1, 1, r, r) in which a subject is in either of two pictures, by their alpha (2, 1, r, r).
 
-    1 where alpha is WHOLE or more, 0 where it is NONE, and wider than that by a quarter of the feather alone: what else
-    is drawn around the subject would show there as a rim.
+    1 where alpha is WHOLE, 0 where it is NONE, and wider than that by a quarter of the feather only: what is drawn
+    around the subject would show there as a rim.
     """
     inside = ((alpha.amax(0, keepdim=True) - NONE) / (WHOLE - NONE)).clamp(0, 1)
     if inside.max() < 1:
