@@ -44,6 +44,8 @@ PUBLIC = {  # name: arguments, results
         ["model", "photo", "interest", "region", "box", "steps", "refine"],
         ["Picture", "Pasted", "Latent", "Numbers"],
     ),
+    "/edit": (["model", "edits", "recipe", "latent", "region", "layers", "to"], ["Edited", "Recipe of Edited"]),
+    "/find_direction": (["model", "name", "plus", "minus", "truncation_psi"], ["Direction", "Numbers"]),
 }
 
 

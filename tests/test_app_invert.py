@@ -275,22 +275,14 @@ def test_what_is_missing_is_said(verbs, upload, photo) -> None:
             list(verbs.refine(verbs.begin(), "all", 10, *question))
     with pytest.raises(app.gr.Error, match="no encoder"):
         list(verbs.refine(verbs.begin(), "plain", 10, *asked(path)))
-    for verb in (lambda: verbs.export("picture", None), lambda: verbs.keep_latent(None)):
-        with pytest.raises(app.gr.Error, match="press Invert first"):
-            verb()
+    with pytest.raises(app.gr.Error, match="press Invert first"):
+        verbs.export("picture", None)
     assert verbs.paper(None) is None
     kept, *_ = verbs.find("all", *asked(path))
     Path(path).unlink()
     with pytest.raises(app.gr.Error, match="upload it again"):
         verbs.export("pasted", kept)
     assert list(Path(verbs._wanted.name).iterdir()) == []
-
-
-def test_the_latent_is_kept_for_editing(verbs, gan: HFGan, upload, photo) -> None:
-    kept, *_ = verbs.find("all", *asked(upload(photo(), "me.png")))
-    file, said = verbs.keep_latent(kept)
-    assert torch.equal(latent(file, gan), kept.found.w_plus)
-    assert "not there yet" in said
 
 
 # ---------------------------------------------------------------- a search is its page's alone
@@ -375,4 +367,4 @@ def test_on_zerogpu_networks_ask_for_the_gpu_and_files_do_not(models, monkeypatc
     monkeypatch.setattr(gpu, "spaces", lend)
     app.build(models)
     assert {"invert", "find", "refine"} <= set(asked)
-    assert not {"paper", "export", "keep_latent", "stop", "begin"} & set(asked)
+    assert not {"paper", "export", "stop", "begin"} & set(asked)

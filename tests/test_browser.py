@@ -397,7 +397,7 @@ def test_on_a_phone_modes_are_beside_the_pictures(visit) -> None:
     assert top["controls"] < 1.2 * PHONE["height"], "forty modes do not fill the screen"
     thumbnails(page, "modes").nth(1).tap()
     wait_for(page, "selected-caption", "^seed 0 · mode 1 ")
-    page.get_by_role("tab", name="Modes").tap()
+    open_tab(page, "Modes")
     page.locator("#compare-draw").tap()
     page.wait_for_selector("#compare-multimodal img")
     assert overflow(page) == 0

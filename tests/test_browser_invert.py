@@ -91,7 +91,8 @@ def test_paint_over_an_obstacle_invert_compare_save_and_cut_out(visit, models, p
     assert not changed[42, 20:40].any(), "what was painted is the photo's own"
 
     page.locator("#invert-edit").click()
-    wait_for(page, "invert-edit-caption", "a tab Edit, which is not there yet")
+    wait_for(page, "edit-line", "^photo me$")
+    open_tab(page, "Invert")
     pace = page.context.new_cdp_session(page)
     pace.send("Emulation.setCPUThrottlingRate", {"rate": 8})  # the tab is laid out slowly, and the choice is not lost
     page.locator("#invert-cut").click()

@@ -14,7 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from hfgan.app import animate, cutout, invert, look, mix, modes, replay, sample
+from hfgan.app import animate, cutout, edit, invert, look, mix, modes, replay, sample
 from hfgan.app.card import QUICK, Card, card
 from hfgan.app.studio import Studio
 from hfgan.pipeline import HFGan
@@ -60,7 +60,10 @@ def _bench(studio: Studio, model: gr.Dropdown, drawn: sample.Sampler) -> tuple[C
                 cutting = cutout.tab(studio, model, a)
             with gr.Tab("Invert", elem_id="inverting"):
                 inverting = invert.tab(studio, model)
+            with gr.Tab("Edit", id="edit", elem_id="editing"):
+                edits = edit.tab(studio, model, drawn.selected, a, b)
     invert.join(inverting, cutting, a, tabs)
+    edit.join(edits, inverting, tabs)
     model.change(lambda name: gr.Tab(visible=cutout.able(studio, name)), model, able, **QUICK)
     model.change(lambda name: gr.Tab(visible=studio.num_modes(name) > 0), model, compared, **QUICK)
     for one in (drawn.selected, mixed, again):

@@ -172,7 +172,7 @@ class Cutter:
         """The cut-out of a synthetic picture."""
         with self._studio.drawing(model) as gan:
             _check_part(gan, "alpha")
-            return gan.cutout(draw_again(gan, recipe, "A"))
+            return gan.cutout(draw_again(gan, recipe, "A", edited=False))
 
     # ---------------------------------------------------------------- what needs no network: any number of times
 

@@ -39,14 +39,15 @@ class Inverting:
     Attributes:
         photo, matters, sent: Photo, what matters of it, and the region that tab Cut-out has sent, unseen.
         cut: The button that sends the photo there.
-        latent: What tab Edit is to take, unseen.
+        edit, kept: The button that sends what was found to tab Edit, and that.
     """
 
     photo: gr.Image
     matters: gr.Radio
     sent: gr.Image
     cut: gr.Button
-    latent: gr.File
+    edit: gr.Button
+    kept: gr.State
 
 
 def tab(studio: Studio, model: gr.Dropdown) -> Inverting:
@@ -62,7 +63,7 @@ def tab(studio: Studio, model: gr.Dropdown) -> Inverting:
     invert, count, refine, stop = _buttons(studio.has(name, "encoder"))
     shown = _results()
     _downloads(inverter, kept, shown[0])
-    cut, latent = _further(inverter, studio, model, kept)
+    cut, edit = _further(studio, model)
     asked = [photo, matters, editor, *box, sent]
     _lay_under(inverter, photo, matters, editor)
     matters.change(update, matters, columns, **QUICK)
@@ -70,7 +71,7 @@ def tab(studio: Studio, model: gr.Dropdown) -> Inverting:
     _refine(inverter, refine, stop, [model, count, *asked], [kept, *shown])
     model.change(lambda name: offer(studio, name), model, [notice, matters, invert, refine, cut], **QUICK)
     _api(inverter, model, photo)
-    return Inverting(photo, matters, sent, cut, latent)
+    return Inverting(photo, matters, sent, cut, edit, kept)
 
 
 def join(inverting: Inverting, cutting: Cutting, a: Card, tabs: gr.Tabs) -> None:
@@ -180,19 +181,15 @@ def _downloads(inverter: Inverter, kept: gr.State, busy: Component) -> None:
             made.success(None, file, None, js=SAVE, **HERE)
 
 
-def _further(
-    inverter: Inverter, studio: Studio, model: gr.Dropdown, kept: gr.State
-) -> tuple[gr.Button, gr.File]:  # fmt: skip
-    """The button that sends the photo to tab Cut-out, and where the latent is kept for tab Edit."""
+def _further(studio: Studio, model: gr.Dropdown) -> tuple[gr.Button, gr.Button]:
+    """The buttons that send the photo to tab Cut-out, and what was found to tab Edit."""
     with gr.Row():
         cut = gr.Button("Cut out", size="sm", min_width=100, visible=studio.has(str(model.value), "matting"),
                         elem_id="invert-cut")  # fmt: skip
         edit = gr.Button("Edit this", size="sm", min_width=100, elem_id="invert-edit")
-    told = gr.Markdown("*Cut out* sends the photo to tab Cut-out, *Edit this* keeps the latent",
-                       elem_id="invert-edit-caption", elem_classes="caption")  # fmt: skip
-    latent = gr.File(label="edit-latent", visible=False, elem_id="edit-latent")
-    edit.click(inverter.keep_latent, kept, [latent, told], show_progress_on=told, **SAVING)
-    return cut, latent
+    gr.Markdown("*Cut out* sends the photo to tab Cut-out, *Edit this* what was found to tab Edit",
+                elem_classes="caption")  # fmt: skip
+    return cut, edit
 
 
 # ---------------------------------------------------------------- events

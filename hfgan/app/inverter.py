@@ -228,12 +228,6 @@ class Inverter:
         return _write(kind, kept.full() if kind == "pasted" else kept.found, new_folder())
 
     @refusing()
-    def keep_latent(self, kept: Kept | None) -> tuple[str, str]:
-        """The latent as a file, for whoever edits it, and a line that says so."""
-        path = _write("latent", _found(kept).found, new_folder())
-        return path, "Kept on this page for a tab Edit, which is not there yet: *Latent* saves it for `hfgan`"
-
-    @refusing()
     def paper(self, photo: str | None) -> dict[str, Any] | None:
         """The photo, upright and of a size that one can paint on, for the editor."""
         if photo is None:

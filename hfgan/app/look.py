@@ -9,6 +9,7 @@ INTRODUCTION = """# HFGan
 Every picture here is synthetic: a network drew it, and what it shows does not exist."""
 
 CSS = """
+.gradio-container { overflow: clip !important; }  /* hidden would keep what is sticky from sticking */
 .gradio-container > .main { max-width: 1200px; }
 #introduction h1 { margin-bottom: 0; }
 #introduction p, #line p, .caption p { margin: 0; }
@@ -46,9 +47,27 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 #modes { flex: 1 1 100%; }
 #modes .empty { min-height: 250px; }
 #modes .grid-wrap { max-height: 285px; overflow-y: auto; }
-#modes .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); }
-#modes .selected img { outline: 3px solid var(--body-text-color); }
-#modes .selected .caption-label { font-weight: 600; }
+#modes .grid-container, #edit-steps .grid-container, #find-grid .grid-container {
+  grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)); }
+#modes .selected img, #edit-steps .selected img { outline: 3px solid var(--body-text-color); }
+#modes .selected .caption-label, #edit-steps .selected .caption-label { font-weight: 600; }
+#edit-sources { align-items: center; }
+#edit-sliders > .form { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr));
+  background: var(--block-background-fill); }
+#edit-sliders > .form:not(:has(input)) { display: none; }
+.beside { align-items: end; }
+#edit-exports { display: grid; grid-template-columns: repeat(5, 1fr); }
+#film-video { max-width: 320px; }
+
+/* what is marked stands out without its colour, too */
+#find-grid .thumbnail-item:has(img[alt^="+"]), #find-grid .thumbnail-item:has(img[alt^="−"]) { position: relative; }
+#find-grid .thumbnail-item:has(img[alt^="+"]) img { outline: 3px solid #1a7f37; }
+#find-grid .thumbnail-item:has(img[alt^="−"]) img { outline: 3px dashed #c62828; }
+#find-grid .thumbnail-item:has(img[alt^="+"])::after, #find-grid .thumbnail-item:has(img[alt^="−"])::after {
+  position: absolute; top: 4px; left: 4px; width: 1.4em; border-radius: var(--radius-sm); color: #fff;
+  font-weight: 600; line-height: 1.4; text-align: center; }
+#find-grid .thumbnail-item:has(img[alt^="+"])::after { background: #1a7f37; content: "+"; }
+#find-grid .thumbnail-item:has(img[alt^="−"])::after { background: #c62828; content: "−"; }
 .recipe .block { border: 0; }
 .recipe .line-number, .recipe .json-node.root::before { display: none; }
 .recipe .json-node.root { padding-left: 0; }
@@ -60,9 +79,12 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
   #controls { order: 1; }
   #sample > .column:has(#selected) { order: 2; }
   #modes .grid-container { grid-template: repeat(2, auto) / none; grid-auto-flow: column; grid-auto-columns: 84px; }
+  .way .grid-wrap { overflow-x: auto; }
+  .way .grid-container { grid-template: auto / none; grid-auto-flow: column; grid-auto-columns: 84px; }
   #gallery .caption-label { display: none; }
   #compare-global .caption-label { min-height: 0; }
-  #exports { grid-template-columns: repeat(2, 1fr); }
+  #exports, #edit-exports { grid-template-columns: repeat(2, 1fr); }
+  #edit-pictures { position: sticky; top: 0; z-index: 50; background: var(--body-background-fill); }
   .tab-container button { padding: 0 8px; }
 }
 """

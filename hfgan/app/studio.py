@@ -17,9 +17,11 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL.Image import Resampling
 
-from hfgan import images
+from hfgan import editrecipes, images
 from hfgan.captions import caption, file_name
+from hfgan.editing import EditOutput
 from hfgan.models.banks import ModeBank
+from hfgan.models.directions import Direction
 from hfgan.modes import check_mode
 from hfgan.pipeline import HFGan, SampleOutput
 from hfgan.recipes import Recipe, check
@@ -112,7 +114,8 @@ class Studio:
         """
         with self.drawing(model) as gan:
             frames = gan.interpolate(draw_again(gan, a, "A"), draw_again(gan, b, "B"), steps)
-        path = new_folder() / f"seed{a['seed']:04d}-seed{b['seed']:04d}.{file_format}"
+        first, last = (f"seed{recipe['seed']:04d}" if "seed" in recipe else "edited" for recipe in (a, b))
+        path = new_folder() / f"{first}-{last}.{file_format}"
         images.save_animation([*frames, *frames[-2:0:-1]], path, FPS)
         return str(path)
 
@@ -143,7 +146,7 @@ class Studio:
             PNG files with captions and their recipes under global truncation, and the same under multi-modal.
         """
         with self.drawing(model) as gan:
-            bank, out = _modes(gan), draw_again(gan, recipe, "A")
+            bank, out = _modes(gan), draw_again(gan, recipe, "A", edited=False)
             (told,) = out.recipes
             if told["mix"]:
                 raise ValueError("A was mixed: choose a picture that was not, which has one mode")
@@ -199,6 +202,10 @@ class Studio:
         """Number of modes that a model has; 0 when it has none."""
         bank = self._models[model][0].modes
         return 0 if bank is None else len(bank.counts)
+
+    def directions(self, model: str) -> list[Direction]:
+        """The directions that a model has; none for one without."""
+        return list(self._models[model][0].directions or ())
 
     def has(self, model: str, part: str) -> bool:
         """Whether a model has that part."""
@@ -259,12 +266,18 @@ def new_folder() -> Path:
     return folder
 
 
-def draw_again(gan: HFGan, recipe: Any, name: str) -> SampleOutput:
-    """The picture of a recipe that came from outside."""
+def draw_again(gan: HFGan, recipe: Any, name: str, *, edited: bool = True) -> SampleOutput | EditOutput:
+    """The picture of a recipe that came from outside; `edited` says whether it may be that of an edit."""
     if recipe is None:
         raise ValueError(f"{name} is missing: choose a picture for it first")
-    if len(check(recipe)["mix"]) > MAX_MIX:
-        raise ValueError(f"{name} was mixed {len(recipe['mix'])} times: at most {MAX_MIX} are followed here")
+    began, depth = recipe, 0
+    while editrecipes.is_edit(began):
+        began, depth = editrecipes.check(began)["source"], depth + 1
+    if depth and not edited:
+        raise ValueError(f"{name} was edited: for this, choose a picture that was not")
+    count = depth if depth and "w_plus" in began else len(check(began)["mix"]) + depth
+    if count > MAX_MIX:
+        raise ValueError(f"{name} was mixed or edited {count} times: at most {MAX_MIX} are followed here")
     return gan.replay(recipe)
 
 
@@ -309,7 +322,7 @@ def _at_psi(gan: HFGan, recipe: Recipe, psi: float) -> list[Drawn]:
     return _write(gan.replay(recipe | {"truncation_psi": psi}), f"-psi{psi:g}")
 
 
-def _write(out: SampleOutput, suffix: str = "") -> list[Drawn]:
+def _write(out: SampleOutput | EditOutput, suffix: str = "") -> list[Drawn]:
     """PNG files with their recipes; `suffix` ends the names of what would be called alike."""
     folder = new_folder()
     names = [Path(file_name(recipe)) for recipe in out.recipes]
