@@ -11,11 +11,16 @@ os.environ["ACCELERATE_USE_CPU"] = "true"
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from gradio_client import Client
 
 
 @pytest.fixture
@@ -49,3 +54,33 @@ def bomb() -> bytes:
 def deep_colour() -> bytes:
     """A PNG of one pixel in 16-bit RGB: 65535, 32768, 256."""
     return png(1, 1, 16, 2, b"\0" + struct.pack(">HHH", 65535, 32768, 256))
+
+
+# ---------------------------------------------------------------- the app, of a file's own fixture `models`
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Gradio's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def address(models, cache) -> Iterator[str]:
+    """The app, running."""
+    from hfgan import app
+
+    page = app.build(models)
+    yield app.launch(page, prevent_thread_lock=True, quiet=True)
+    page.close(verbose=False)
+
+
+@pytest.fixture
+def user(address: str, tmp_path: Path) -> Client:
+    """Somebody who uses it through the API."""
+    from gradio_client import Client
+
+    return Client(address, verbose=False, download_files=tmp_path / "user")

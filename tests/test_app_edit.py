@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,28 +53,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HFGan]:
 @pytest.fixture(scope="module")
 def gan(models) -> HFGan:
     return models["all"]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Gradio's folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def address(models, cache) -> Iterator[str]:
-    """The app, running."""
-    page = app.build(models)
-    yield app.launch(page, prevent_thread_lock=True, quiet=True)
-    page.close(verbose=False)
-
-
-@pytest.fixture
-def user(address: str, tmp_path: Path) -> Client:
-    return Client(address, verbose=False, download_files=tmp_path / "user")
 
 
 @pytest.fixture(scope="module")

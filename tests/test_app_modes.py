@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +31,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HFGan]:
 @pytest.fixture(scope="module")
 def gan(models) -> HFGan:
     return models["kinds"]
-
-
-@pytest.fixture(scope="module")
-def address(models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app, running."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("cache")))
-        page = app.build(models)
-        yield app.launch(page, prevent_thread_lock=True, quiet=True)
-        page.close(verbose=False)
-
-
-@pytest.fixture
-def user(address: str, tmp_path: Path) -> Client:
-    return Client(address, verbose=False, download_files=tmp_path / "user")
 
 
 def sample(user: Client, truncation: str, mode: int | None = 0, model: str = "kinds", seed: int = 0) -> tuple:
