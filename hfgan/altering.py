@@ -39,6 +39,7 @@ class _Start:
             recipe carries.
         synthesis, noise: As for `editing.draw_chain`.
         regions: Of all latents but the first.
+        everywhere: Whether some edit before was not limited to a region.
         earlier: Edits that led to the picture, and `whole` the recipe of it.
         inversion: The photo that it is of.
     """
@@ -48,6 +49,7 @@ class _Start:
     synthesis: SynthesisNetwork
     noise: list[Tensor | None]
     regions: list[Tensor] = field(default_factory=list)
+    everywhere: bool = False
     earlier: list[Edit] = field(default_factory=list)
     whole: Recipe | None = None
     inversion: Inversion | None = None
@@ -182,31 +184,45 @@ class Altering(Drawing):
             raise ValueError(f"feather is {feather!r}: expected a share of the side, 0 to 0.5")
         shown = self.progress_bar(tasks) if len(tasks) > 1 else tasks
         rows = [self._edited_one(*task, region, feather) for task in shown]
-        before, after, w_plus, regions, told = zip(*rows, strict=True)
-        within = None if regions[0] is None else torch.cat(regions).cpu()
+        before, after, w_plus, regions, touched, told = zip(*rows, strict=True)
+        within, ever = (None if found[0] is None else torch.cat(found).cpu() for found in (regions, touched))
         inv = tasks[0][0].inversion
-        return EditOutput(list(after), list(before), torch.cat(w_plus).cpu(), within, list(told), inv)
+        return EditOutput(list(after), list(before), torch.cat(w_plus).cpu(), within, list(told), inv, ever)
 
     def _edited_one(
         self, start: _Start, edits: list[Edit], region: Region, feather: float | None
-    ) -> tuple[Image, Image, Tensor, Tensor | None, Recipe | None]:
-        """The picture before and after, w_plus (1, num_ws, w_dim), the region (1, 1, r, r) and the recipe."""
+    ) -> tuple[Image, Image, Tensor, Tensor | None, Tensor | None, Recipe | None]:
+        """The picture before and after, w_plus (1, num_ws, w_dim), two regions of `EditOutput`, and the recipe."""
         after = editing.moved(start.latents[-1], edits)
         within = region if feather is None else self._region(region, start, after, feather)
         within = None if within is None else within.to(self.device)
+        ever = start.regions
         if edits and within is not None:  # in one go, so that they are equal outside to the last bit
-            before, picture = self._pictures(start, [*start.latents, after], [*start.regions, within])[-2:]
+            ever = [*start.regions, within]
+            before, picture = self._pictures(start, [*start.latents, after], ever)[-2:]
         else:
             before = self._pictures(start, start.latents, start.regions)[-1]
-            picture = self._pictures(start, [after], [])[-1] if edits else before
+            moved = [editing.moved(latent, edits) for latent in start.latents]
+            picture = self._pictures(start, moved, start.regions)[-1] if edits else before
+        limited = ever and not start.everywhere and (within is not None or not edits)
+        touched = torch.cat(ever).amax(0, keepdim=True) if limited else None
         nested = within is not None and start.earlier  # which were not limited to this region
         source, moves = (start.whole, edits) if nested else (start.told, [*start.earlier, *edits])
         said = {"model": self.name, "fingerprint": self.generator.fingerprint(), "dtype": self._dtype_name()}
-        return before, picture, after, within, source and editrecipes.make(source, moves, within, **said)
+        return before, picture, after, within, touched, source and editrecipes.make(source, moves, within, **said)
 
     def _pictures(self, start: _Start, latents: list[Tensor], regions: list[Tensor]) -> list[Image]:
         """The pictures of latents (1, num_ws, w_dim), each in its region over the one before."""
         return images.to_pil(editing.draw_chain(start.synthesis, torch.cat(latents), start.noise, regions)[0])
+
+    def _edited_alphas(self, out: EditOutput) -> list[Tensor]:
+        """The alpha (1, 1, r, r) of each edited picture, read off the generator while it is drawn again."""
+        found = []
+        for start in self._starts(out):
+            rows = torch.cat(start.latents)
+            _, alpha = editing.draw_chain(start.synthesis, rows, start.noise, start.regions, self.part("alpha"))
+            found.append(alpha[-1:].cpu())
+        return found
 
     def _region(self, region: Region, start: _Start, after: Tensor, feather: float) -> Tensor | None:
         """The region (1, 1, r, r) that a user means."""
@@ -279,13 +295,12 @@ class Altering(Drawing):
             w_plus = editrecipes.latent(source, self.generator.num_ws, self.generator.config.w_dim)
             return self._sampled(source) if w_plus is None else self._given(w_plus)
         below, (edits, region) = self._told(source["source"]), self._read_edit(source)
-        after = editing.moved(below.latents[-1], edits)
         if not edits:
             return below
-        if region is None:  # nothing below it shows
-            earlier = [*below.earlier, *edits]
-            return replace(below, latents=[after], regions=[], earlier=earlier, whole=source)
-        latents, regions = [*below.latents, after], [*below.regions, region.to(self.device)]
+        moved = [editing.moved(latent, edits) for latent in below.latents]
+        if region is None:  # all of the picture moves, what was drawn within regions too
+            return replace(below, latents=moved, everywhere=True, earlier=[*below.earlier, *edits], whole=source)
+        latents, regions = [*below.latents, moved[-1]], [*below.regions, region.to(self.device)]
         return replace(below, latents=latents, regions=regions, told=source, earlier=[], whole=None)
 
     def _read_edit(self, recipe: Recipe) -> tuple[list[Edit], Tensor | None]:

@@ -205,6 +205,7 @@ class EditOutput:
         region: (n, 1, r, r) in [0, 1], where pictures could change; None for everywhere.
         recipes: n JSON-able dicts for `HFGan.replay`; None where weights or noise were fitted to the photo.
         inversion: The photo that was edited, if one was.
+        touched: (n, 1, r, r), where this edit or one before it could change them; None for everywhere.
     """
 
     images: list[Image.Image]
@@ -213,6 +214,10 @@ class EditOutput:
     region: Tensor | None
     recipes: list[dict[str, Any] | None]
     inversion: Inversion | None = None
+    touched: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"EditOutput({len(self)} pictures, {'everywhere' if self.region is None else 'within a region'})"
 
     def changes(self) -> list[tuple[float, float]]:
         """How much each picture changed inside its region and outside: mean differences of colours in [0, 1]."""
@@ -225,13 +230,13 @@ class EditOutput:
         return found
 
     def pasted(self, *, feather: float = 0.02) -> list[Image.Image]:
-        """The whole photo with each edited picture in place of its region, or of the interest; RGB."""
+        """The whole photo with each edited picture in place of what was edited, or of the interest; RGB."""
         inv = self.inversion
         if inv is None:
             raise ValueError("these pictures were drawn from seeds: there is no photo to paste them into")
-        if self.region is None:
+        if self.touched is None:
             return [inv.alignment.unalign(inv.photo, picture, inv.interest, feather) for picture in self.images]
-        rows = zip(self.images, self.region.split(1), strict=True)
+        rows = zip(self.images, self.touched.split(1), strict=True)
         return [inv.alignment.unalign(inv.photo, picture, region, 0) for picture, region in rows]
 
     def save(self, folder: str | Path, name: str = "edit", *, overwrite: bool = False) -> list[Path]:
@@ -254,6 +259,6 @@ class EditOutput:
     def __getitem__(self, index: int | slice) -> EditOutput:
         rows = range(len(self))[index]
         chosen = list(rows) if isinstance(rows, range) else [rows]
-        region = None if self.region is None else self.region[chosen]
+        region, touched = (None if found is None else found[chosen] for found in (self.region, self.touched))
         pictures, before, told = ([of[i] for i in chosen] for of in (self.images, self.before, self.recipes))
-        return EditOutput(pictures, before, self.w_plus[chosen], region, told, self.inversion)
+        return EditOutput(pictures, before, self.w_plus[chosen], region, told, self.inversion, touched)

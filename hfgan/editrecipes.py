@@ -38,6 +38,8 @@ def make(
         source: A sample's recipe, what `of_latent` gives, or the recipe of an edited picture.
         region: (1, 1, r, r) in steps of 1/255, None for everywhere.
     """
+    if depth(source) >= MAX_DEPTH:
+        raise ValueError(f"{MAX_DEPTH} edits within regions one over the other, the most a recipe holds: undo some")
     told = [_tell(edit) for edit in edits]
     seen = None if region is None else _png(region)
     return dict(zip(KEYS, (FORMAT, KIND, __version__, model, fingerprint, dtype, source, told, seen), strict=True))
@@ -78,6 +80,14 @@ def check(recipe: Any) -> Recipe:
 def is_edit(recipe: Any) -> bool:
     """Whether this is a recipe of an edit, rather than a sample's."""
     return isinstance(recipe, dict) and recipe.get("kind") == KIND
+
+
+def depth(recipe: Recipe) -> int:
+    """How many recipes of edits lie within one another."""
+    count = 0
+    while is_edit(recipe):
+        recipe, count = recipe["source"], count + 1
+    return count
 
 
 def origin(recipe: Recipe) -> Recipe:

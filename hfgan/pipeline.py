@@ -18,6 +18,7 @@ from hfgan.alignment import Align
 from hfgan.altering import Altering
 from hfgan.captions import file_name
 from hfgan.drawing import SampleOutput
+from hfgan.editing import EditOutput
 from hfgan.inversion import Interest, Inversion
 from hfgan.latents import STEPS, Search, look_for
 from hfgan.models.perceptual import Perceptual, load_perceptual
@@ -38,25 +39,32 @@ class HFGan(Altering):
         modes: Clusters of w, for multi-modal truncation; None for none.
         alpha: Alpha of what the generator draws; None for none.
         matting: Alpha of photos; None for none.
+        directions: Named moves of w_plus, for edits; None for none.
     """
 
     _net: Perceptual | None = None  # loaded when it is needed
 
     @torch.no_grad()
     def cutouts(
-        self, source: SampleOutput | Inversion | Photo | Sequence[Photo], *, refine: bool = True, batch_size: int = 16
-    ) -> list[Cutout]:
+        self, source: SampleOutput | EditOutput | Inversion | Photo | Sequence[Photo], *, refine: bool = True,
+        batch_size: int = 16,
+    ) -> list[Cutout]:  # fmt: skip
         """The subjects of pictures, each with a soft alpha at the picture's own size.
 
         Args:
-            source: What `sample`, `mix`, `replay` or `invert` returned, whose alpha the part `alpha` reads off the
-                generator; or one or several photos (PIL, path, bytes or open file), whose alpha `matting` finds.
+            source: What `sample`, `mix`, `edit`, `replay` or `invert` returned, whose alpha the part `alpha` reads off
+                the generator; or one or several photos (PIL, path, bytes or open file), whose alpha `matting` finds.
             refine: Let the alpha follow the edges of the picture (guided filter).
             batch_size: How many samples are drawn at once.
         """
         if isinstance(source, SampleOutput):
             found = zip(source.images, self._alphas(source, batch_size), source.recipes, strict=True)
             return [Cutout.from_alpha(picture, alpha, refine, recipe=recipe, name=Path(file_name(recipe)).stem)
+                    for picture, alpha, recipe in found]  # fmt: skip
+        if isinstance(source, EditOutput):
+            found = zip(source.images, self._edited_alphas(source), source.recipes, strict=True)
+            return [Cutout.from_alpha(images.with_channels(picture, 3), alpha, refine, recipe=recipe,
+                                      name=Path(file_name(recipe)).stem if recipe else source.inversion.name)
                     for picture, alpha, recipe in found]  # fmt: skip
         if isinstance(source, Inversion):
             alpha = self._alpha_of(source)
@@ -67,15 +75,15 @@ class HFGan(Altering):
         return [Cutout.from_alpha(picture, net.see(picture), refine, name=_stem(photo))
                 for picture, photo in zip(pictures, photos, strict=True)]  # fmt: skip
 
-    def cutout(self, source: SampleOutput | Inversion | Photo, *, refine: bool = True) -> Cutout:
+    def cutout(self, source: SampleOutput | EditOutput | Inversion | Photo, *, refine: bool = True) -> Cutout:
         """The subject of one picture, such as `gan.cutout("me.jpg").save("me.png")`: see `cutouts`."""
-        if isinstance(source, SampleOutput | list | tuple) and len(source) != 1:
+        if isinstance(source, SampleOutput | EditOutput | list | tuple) and len(source) != 1:
             raise ValueError(
                 f"{len(source)} pictures given, expected one: choose one, such as out[0], or call cutouts"
             )
         return self.cutouts(source, refine=refine)[0]
 
-    def segment(self, source: SampleOutput | Inversion | Photo, *, refine: bool = True) -> Tensor:
+    def segment(self, source: SampleOutput | EditOutput | Inversion | Photo, *, refine: bool = True) -> Tensor:
         """The soft alpha (n, 1, h, w) in [0, 1] of a photo or of n samples at their own size: see `cutouts`."""
         cuts = self.cutouts(source, refine=refine)
         if len({cut.image.size for cut in cuts}) != 1:

@@ -178,7 +178,9 @@ def test_edits_within_regions_keep_what_earlier_ones_did_elsewhere(gan: HFGan) -
     assert (pixels(both.images[0])[inside] != pixels(left.images[0])[inside]).any()
     whole = gan.edit(left, {"zoom": 3})
     assert whole.region is None
-    assert whole.images != both.images
+    plain, right = gan.edit(out, {"zoom": 3}), slice(gan.generator.config.resolution // 2, None)
+    assert np.abs(pixels(whole.images[0])[:, right] - pixels(plain.images[0])[:, right]).max() <= 1
+    assert whole.images != plain.images
     for output in (left, both, whole):
         assert gan.replay(output.recipes[0]).images == output.images
     third = gan.edit(both, {"smile": 1}, region="alpha")
@@ -328,6 +330,36 @@ def test_pasted_leaves_the_photo_outside_untouched(gan: HFGan, inv: Inversion, p
         assert (pixels(pasted)[odd] != whole[odd]).any()
     with pytest.raises(ValueError, match="these pictures were drawn from seeds: there is no photo to paste them into"):
         gan.edit(gan.sample(seed=1), {"smile": 1}).pasted()
+
+
+def test_what_was_pasted_stays_when_another_region_is_edited(gan: HFGan, inv: Inversion) -> None:
+    whole = pixels(inv.photo)
+    left = gan.edit(inv, {"smile": 3}, region=(16, 0, 44, 60))
+    both = gan.edit(left, {"zoom": 3}, region=(46, 0, 74, 60))
+    again = gan.edit(left, {})
+    for edited in (both, again):
+        (pasted,) = edited.pasted()
+        assert (pixels(pasted)[:, 20:40] == pixels(left.pasted()[0])[:, 20:40]).all()
+    assert (pixels(both.pasted()[0])[:, 50:70] != whole[:, 50:70]).any()
+    assert (pixels(again.pasted()[0])[:, 46:] == whole[:, 46:]).all()
+    assert gan.edit(both, {"smile": 1}).touched is None
+
+
+def test_an_edited_picture_is_cut_out(gan: HFGan, inv: Inversion) -> None:
+    edited = gan.edit(gan.sample(2, seed=1), {"smile": 2}, region="alpha")
+    cuts = gan.cutouts(edited)
+    assert [cut.image for cut in cuts] == edited.images
+    assert gan.segment(gan.edit(inv, {"zoom": 0.0}), refine=False).allclose(gan.segment(inv, refine=False), atol=1e-5)
+
+
+def test_no_more_edits_lie_over_one_another_than_a_recipe_holds(gan: HFGan, monkeypatch) -> None:
+    monkeypatch.setattr("hfgan.editrecipes.MAX_DEPTH", 2)
+    out = gan.sample(seed=1)
+    for strength in (1, 2):
+        out = gan.edit(out, {"smile": strength}, region="alpha")
+    assert gan.replay(out.recipes[0]).images == out.images
+    with pytest.raises(ValueError, match="2 edits within regions one over the other, the most a recipe holds"):
+        gan.edit(out, {"smile": 1}, region="alpha")
 
 
 def test_fitted_noise_and_weights_draw_the_edit_and_leave_no_recipe(gan: HFGan, photo) -> None:
