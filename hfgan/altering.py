@@ -153,7 +153,7 @@ class Altering(Drawing):
     @torch.no_grad()
     def loop(self, sources: Sequence[Source] | Source, steps_between: int = 12) -> list[Image]:
         """Frames of a seamless loop through all these latents and back to the first."""
-        given = [sources] if isinstance(sources, Source) else list(sources)
+        given = list(sources) if isinstance(sources, list | tuple) else [sources]
         if not given:
             raise ValueError("no sources given: expected two pictures or more")
         latents, fitted = self._latents_of(*given)

@@ -7,6 +7,7 @@ strength means the same at every psi. Strengths count deviations of the attribut
 from __future__ import annotations
 
 import numbers
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,8 +178,8 @@ def read_region(region: Any, inv: Inversion | None, side: int, feather: float) -
         if inv is None:
             raise ValueError("region is 'interest', which inverted photos have: give 'alpha', a region or a box")
         return softened(inv.interest, feather)
-    if isinstance(region, str) and not Path(region).exists():
-        raise ValueError(f"region is {region!r}: expected 'alpha', 'interest', a region, a box or a file")
+    if isinstance(region, str) and not os.path.exists(region):
+        raise ValueError(f"region is {region!r:.80}: expected 'alpha', 'interest', a region, a box or a file")
     found, _ = read_interest(region, Image.new("L", (side, side)) if inv is None else inv.photo)
     if found is None:
         return None

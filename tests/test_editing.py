@@ -438,8 +438,8 @@ def test_a_morph_has_both_ends_and_a_loop_comes_back(gan: HFGan, inv: Inversion)
     assert np.abs(pixels(frames[3]) - pixels(inv.image)).max() <= 1
     assert np.abs(pixels(frames[8]) - pixels(gan.morph(edited, out, 4).images[2])).max() <= 1
     assert len(gan.loop(gan.sample(3, seed=0), 2)) == 6
-    for given in ([], [inv]):
-        with pytest.raises(ValueError, match=r"two pictures or more|number of keyframes is 1"):
+    for given in ([], [inv], inv.photo):
+        with pytest.raises(ValueError, match=r"two pictures or more|number of keyframes is 1|cannot be edited"):
             gan.loop(given)
     with pytest.raises(ValueError, match="kind is 'slerp': photos and edited pictures have no z between them"):
         gan.interpolate(out, edited, 4, "slerp")

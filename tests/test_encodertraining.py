@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -84,11 +85,28 @@ def test_an_encoder_is_trained_on(model: Path, photos: Path, tmp_path: Path) -> 
     do("encoder", "--model", str(tmp_path / "a" / "model"), "--out", str(tmp_path / "b"), *flags)
     start, before = log_of(tmp_path / "b")[0], log_of(tmp_path / "a")[-1]
     assert start["error"] == pytest.approx(before["error"], rel=1e-4)
+    do("encoder", "--model", str(tmp_path / "a" / "model"), "--out", str(tmp_path / "c"), *flags, "--fresh")
+    assert log_of(tmp_path / "c")[0] == log_of(tmp_path / "a")[0] | {"seconds": log_of(tmp_path / "c")[0]["seconds"]}
+
+
+def test_of_the_photos_those_that_were_kept_are_learned_from(model: Path, photos: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in photos.iterdir())
+    lines = [{"id": name, "score": 0.0, "w": None, "mode": None, "kept": k < 9, "source": photos.name}
+             for k, name in enumerate(names)]  # fmt: skip
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = ("--kept", str(tmp_path / "manifest.jsonl"))
+    told = do("encoder", "--model", str(model), "--data", str(photos), *kept, "--out", str(tmp_path / "run"), *SHORT)
+    assert re.search(r"\b9 photos", told), told
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
-    [(["--batch", "2"], "each needs 4 or more"), (["--steps", "0"], "--steps is 0"), (["--drawn", "2"], "--drawn 2")],
+    [
+        (["--batch", "2"], "each needs 4 or more"),
+        (["--steps", "0"], "--steps is 0"),
+        (["--drawn", "2"], "--drawn 2"),
+        (["--kept", "manifest.jsonl"], "--kept chooses among photos: give --data too"),
+    ],
 )
 def test_what_cannot_be_is_said(flags: list[str], sentence: str, model: Path, tmp_path: Path) -> None:
     told = do("encoder", "--model", str(model), "--out", str(tmp_path), *flags, fails=True)

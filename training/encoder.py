@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfgan import HFGan
+from hfgan.filtering import kept_ids
 from hfgan.images import grid, on_white, to_image, to_pil
 from hfgan.models.encoder import InterestEncoder
 from hfgan.models.perceptual import load_perceptual
@@ -40,6 +41,8 @@ class Config:
     model: str = field(metadata={"help": "bundled name, folder or Hub id; with modes and matting at best"})
     out: str = field(metadata={"help": "run folder; the same command resumes"})
     data: str | None = flag(None, "folder, .zip or Hub data set id: photos; without, all is drawn by the generator")
+    kept: str | None = flag(None, "manifest of the filter stage: photos that it kept")
+    fresh: bool = flag(False, "begin anew, also where the model has such an encoder to go on with")
     arm: Literal[tuple(ARMS)] = flag("interest", "recipe")
     images: int = flag(60_000, "stop after so many pictures, each of which is shown twice")
     minutes: float | None = flag(None, "stop (resumably) after so many minutes")
@@ -70,7 +73,7 @@ class Networks:
     def __init__(self, config: Config, device: torch.device) -> None:
         self.gan = HFGan.from_pretrained(config.model, dtype=config.precision, device=device)
         self.generator = self.gan.generator.requires_grad_(False)
-        arm, known = ARMS[config.arm], self.gan.encoder
+        arm, known = ARMS[config.arm], None if config.fresh else self.gan.encoder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             shape = {"widths": list(config.widths) or None, "depth": config.depth, "conditioned": arm.conditioned}
@@ -112,6 +115,8 @@ class Networks:
 def check(config: Config, processes: int) -> None:
     """UserError for a count that is none, and for shares that are no shares."""
     run.check_counts(config, processes)
+    if config.kept and not config.data:
+        raise run.UserError("--kept chooses among photos: give --data too")
     if config.steps < 1 or not 0 <= config.drawn <= 1:
         raise run.UserError(f"--steps is {config.steps} and --drawn {config.drawn}: give 1 or more, and 0 to 1")
     if config.batch // processes < 4:
@@ -130,8 +135,10 @@ def main(config: Config) -> None:
         nets, photos = Networks(config, accelerator.device), NoPhotos(config.batch // accelerator.num_processes)
         if config.data:
             shape = nets.generator.config
-            photos = Photos(accelerator, folder, config.data, shape.resolution, img_channels=shape.img_channels,
-                            batch=config.batch, seed=config.seed)  # fmt: skip
+            photos = Photos(
+                accelerator, folder, config.data, shape.resolution, img_channels=shape.img_channels,
+                batch=config.batch, seed=config.seed, kept=kept_ids(Path(config.kept)) if config.kept else None,
+            )  # fmt: skip
         net = load_perceptual(config.perceptual).to(accelerator.device)
         if saved:
             nets.load(saved[0])

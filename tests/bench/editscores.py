@@ -43,6 +43,7 @@ from directions import LEAST_PSI, draw
 from modes import draw_w
 
 SCORE, TRUNCATE, POOL, CHOOSE = 20, 21, 22, 23  # what randomness is for
+WAYS = ("raw", "natural", "conditional", "stored")
 MOST = 6.0  # strength that is tried, for a change of one deviation
 CLEAR = {"binary": 2.0, "number": 0.7}  # logit, or deviations, from which on somebody would be sure
 LABELLED = ("smile", "eyewear", "long_hair", "beard", "hat", "skin_t", "hair_light")
@@ -184,7 +185,23 @@ def score(options: argparse.Namespace) -> dict[str, object]:
             rows.append({"direction": one.name, "way": way, "attribute": owned[one.name],
                          "quality": one.source.get("quality")} | score_one(trial, moved, owned[one.name]))  # fmt: skip
             print(markdown(rows[-1:]) if len(rows) == 1 else markdown(rows[-1:]).splitlines()[-1], flush=True)
+    print("\n" + summary(rows))
     return {"model": str(options.model), "samples": options.samples, "attributes": eye.names, "rows": rows}
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """A line for each direction with all its ways, and the means over directions."""
+    by_name: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_name.setdefault(row["direction"], {})[row["way"]] = row
+    columns = ("own", "leak", "length", "logit", "drift")
+    lines = [f"| direction: {' / '.join(WAYS)} | {' | '.join(columns)} | most on, stored |", "|---" * 7 + "|"]
+    for name, found in by_name.items():
+        cells = [" / ".join(f"{found[way][c]:.2f}" if way in found else "–" for way in WAYS) for c in columns]
+        stored = found["stored"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {stored['worst']} {stored['worst_leak']:.2f} |")
+    means = [" / ".join(f"{mean(row[c] for row in rows if row['way'] == way):.2f}" for way in WAYS) for c in columns]
+    return "\n".join([*lines, f"| mean | {' | '.join(means)} | |"])
 
 
 def markdown(rows: Sequence[Row]) -> str:
