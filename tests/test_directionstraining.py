@@ -16,6 +16,7 @@ from toy import save_toy
 
 from hfgan import HFGan, StyleGAN2Generator, finding, sampling
 from hfgan.models.directions import WStats
+from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.traits import traits
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -179,6 +180,24 @@ def test_without_alpha_and_modes_the_rest_works(tmp_path: Path) -> None:
     for entry, part in (({"trait": "area"}, "alpha"), ({"mode": 0}, "modes")):
         told = run_stage(bare, {"x": entry}, tmp_path / part, "--samples", 200, fails=True)
         assert f"this model has no {part}" in told
+
+
+def test_the_discriminator_says_what_is_more_real(toy: Path, tmp_path: Path) -> None:
+    gan = HFGan.from_pretrained(toy)
+    torch.manual_seed(0)
+    judge = StyleGAN2Discriminator(resolution=gan.generator.config.resolution, channel_base=256, channel_max=16)
+    HFGan(**gan.parts | {"discriminator": judge}).save_pretrained(tmp_path / "judged")
+    run_stage(tmp_path / "judged", {"real": {"trait": "realness"}}, tmp_path / "out", "--samples", 200)
+    gan = HFGan.from_pretrained(tmp_path / "out" / "model", dtype="float32")
+    w_plus, shift = gan.sample(32, seed=0).w_plus, gan.directions["real"].shift(gan.generator.num_ws)
+    with torch.no_grad():
+        less, more = (
+            torch.cat([gan.discriminator(gan.generator.synthesis(row[None])) for row in w_plus + sign * shift]).mean()
+            for sign in (-1, 1)
+        )
+    assert more > less
+    told = run_stage(toy, {"real": {"trait": "realness"}}, tmp_path / "none", "--samples", 200, fails=True)
+    assert "this model has no discriminator" in told
 
 
 def test_grey_and_transparent_models_have_traits_too(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 A recipe is JSON, a name and how to find it for each direction, in the order that they are shown in:
 
     {"glasses": {"plus": [3, 14, ...], "minus": [0, 1, ...], "psi": 0.7},  seeds that show it, seeds that do not
-     "zoom": {"trait": "area"},                                            a score of hfgan/traits.py, without labels
+     "zoom": {"trait": "area"},                                            a score of hfgan/traits.py, or "realness",
+                                                                           the discriminator's: no labels
      "light": {"trait": "background_light", "without": ["zoom"]},          and leaves the others alone
      "to a cap": {"modes": [3, 7]},                                        between modes; {"mode": 7}: from the mean
      "hair": {"channels": [5, 9, 21, 30], "keep": 10},                     the styles that a few seeds have in common
@@ -44,6 +45,7 @@ BATCH = 32  # pictures at once
 LEAST = 4  # seeds of each kind
 PSI = 0.7  # of seeds whose entry does not say it
 LEAST_PSI = 0.7  # of samples that traits are measured on: between this and 1
+REALNESS = "realness"  # a trait that the discriminator judges
 SCORED, TRUNCATED = 10, 11  # what samples are for
 REACH, STEPS, SHOWN = 3, 7, (0, 1)  # of a strip: deviations to each side, pictures, seeds
 TILE, STRIP = 64, 14  # px: least side of a picture, and height of the line above a strip
@@ -137,8 +139,8 @@ def check_entry(name: str, entry: Any, recipe: dict[str, Any]) -> None:
         raise ValueError(f"unknown key {unknown[0]!r}: beside {method!r} there may be {known}")
     if method in ("plus", "channels"):
         _check_seeds(method, entry)
-    elif method == "trait" and entry["trait"] not in NAMES:
-        raise ValueError(f"unknown trait {entry['trait']!r}: expected one of {', '.join(NAMES)}")
+    elif method == "trait" and entry["trait"] not in (*NAMES, REALNESS):
+        raise ValueError(f"unknown trait {entry['trait']!r}: expected one of {', '.join((*NAMES, REALNESS))}")
     elif method == "modes" and not (isinstance(entry["modes"], list) and len(entry["modes"]) == 2):
         raise ValueError(f"modes is {entry['modes']!r}: expected two modes, from and to")
     elif method != "trait":
@@ -262,12 +264,23 @@ class Finder:
     @torch.no_grad()
     def score(self, wanted: set[str], samples: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Samples w (n, w_dim), truncated a little, and the traits (n,) of their pictures."""
-        alpha = self.gan.part("alpha") if wanted - set(WHOLE) else None
+        alpha = self.gan.part("alpha") if wanted - {*WHOLE, REALNESS} else None
         psi = torch.empty(samples, 1).uniform_(LEAST_PSI, 1, generator=run.random_source(seed, TRUNCATED))
         w = self.generator.mapping.w_avg.cpu().lerp(draw_w(self.generator, samples, seed, SCORED), psi)
         w_plus = sampling.broadcast(w, self.generator.num_ws)
-        found = [traits(image, matte) for image, matte in draw(self.generator, alpha, w_plus)]
+        found = [self.traits(image, matte, wanted) for image, matte in draw(self.generator, alpha, w_plus)]
         return w, {name: torch.cat([one[name] for one in found]).cpu() for name in wanted}
+
+
+    def traits(self, image: Tensor, alpha: Tensor | None, wanted: set[str]) -> dict[str, Tensor]:
+        """The traits (n,) of pictures (n, 3, r, r) with their alpha, if any; how real they are only if wanted."""
+        found = traits(image, alpha)
+        if REALNESS in wanted:
+            judge = self.gan.part("discriminator")  # one by one: it compares the pictures of a batch
+            if judge.config.c_dim or judge.config.img_channels != 3:
+                raise ValueError(f"{REALNESS} needs a model of RGB pictures without classes: leave it out")
+            found[REALNESS] = torch.cat([judge(one).flatten() for one in image.split(1)])
+        return found
 
 
 @torch.no_grad()
