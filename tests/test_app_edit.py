@@ -24,7 +24,7 @@ from hfgan.app import edit, editor, finder, gpu, inverter, work
 from hfgan.app.studio import Studio, draw_again
 from hfgan.captions import caption
 from hfgan.editing import Edit
-from hfgan.finding import pca
+from hfgan.finding import fit_labels, pca
 
 QUALITIES = {"age": "weak", "smile": "strong", "glasses": "usable", "Beard": "strong", "zoom": None}
 REST = (0.0,) * work.SLIDERS
@@ -162,6 +162,8 @@ def test_what_cannot_be_edited_is_said(user: Client, gan: HFGan, models, tmp_pat
     find = {"api_name": "/find_direction"}
     assert "label 4 or more of each" in refused(user, "all", "old", [1, 2, 3], [4, 5, 6], **find)
     assert "seed 2 is in plus and in minus" in refused(user, "all", "old", [1, 2, 3, 4], [2, 5, 6, 7], **find)
+    assert "plus has seed 1 more than once" in refused(user, "all", "old", [1, 1, 1, 1], [2, 2, 2, 2], **find)
+    assert "minus has seed 7 more than once" in refused(user, "all", "old", [1, 2, 3, 4], [7, 5, 6, 7], **find)
     assert "plus is no list" in refused(user, "all", "old", 3, [4], **find)
     assert "minus is no list" in refused(user, "all", "old", [3], [], **find)
     assert "has a direction 'age' already" in refused(user, "all", "age", [1, 2, 3, 4], [5, 6, 7, 8], **find)
@@ -292,6 +294,8 @@ def test_only_what_mattered_of_a_photo_changes(verbs, gan: HFGan, studio, kept) 
     file = verbs.export("pasted", at)
     assert Path(file).name == "me-edited-pasted.png"
     assert (pixels(file) == pixels(wanted.pasted()[0])).all()
+    with pytest.raises(ValueError, match="no recipe"):
+        images.read_recipe(file)
     assert Image.open(file).size == (60, 48)
     assert work.regions(studio, verbs.take_inverted(None, "all", kept())) == ["whole", "alpha"]
 
@@ -319,10 +323,12 @@ def test_styles_are_mixed_under_what_moves_the_picture(verbs, gan: HFGan, studio
 def test_sliders_are_for_the_best_and_for_what_moves(gan: HFGan) -> None:
     models = list(gan.directions)
     assert [one.name for one in work.known((), models)] == ["Beard", "smile", "glasses", "age", "zoom"]
-    many = [models[0].named(f"d{k:02d}") for k in range(20)]
-    step = work.Step(gan.sample(seed=0), "", (Edit(many[17], 1.0),))
-    assert [one.name for one in work.slots(many, None)] == [f"d{k:02d}" for k in range(12)]
-    assert [one.name for one in work.slots(many, step)] == [*(f"d{k:02d}" for k in range(11)), "d17"]
+    room = work.SLIDERS
+    assert room >= 15 + work.MAX_OWN, "all of hfaces-64, and all of one's own"
+    many = [models[0].named(f"d{k:02d}") for k in range(room + 8)]
+    step = work.Step(gan.sample(seed=0), "", (Edit(many[room + 5], 1.0),))
+    assert [one.name for one in work.slots(many, None)] == [f"d{k:02d}" for k in range(room)]
+    assert [one.name for one in work.slots(many, step)] == [*(f"d{k:02d}" for k in range(room - 1)), f"d{room + 5}"]
     assert work.describe(gan.directions["smile"]) == "strong · layers 0-3"
     assert work.describe(gan.directions["zoom"]) == "all layers"
 
@@ -359,6 +365,37 @@ def test_clicks_become_a_direction_with_a_slider(verbs, finds, gan: HFGan, studi
     assert [one.name for one in again.own] == ["old"]
 
 
+def test_what_is_found_again_moves_the_picture_anew(verbs, finds, gan: HFGan, studio) -> None:
+    first, second = pca(WStats.of(gan.generator, 500), 2, gan.generator.fingerprint())
+    at, _ = finds.keep(verbs.take(None, "all", recipe(gan)), "all", first, "turns")
+    at = verbs.turn(at, "all", None, *slid(at, studio, turns=2))
+    at = verbs.turn(at, "all", None, *slid(at, studio, age=1))
+    again, _ = finds.keep(at, "all", second, "turns")
+    wanted = gan.edit(gan.sample(seed=3), [Edit(second.named("turns"), 2.0), Edit(gan.directions["age"], 1.0)])
+    assert (pixels(again.out.images[0]) == pixels(wanted.images[0])).all()
+    assert (pixels(again.out.images[0]) != pixels(at.out.images[0])).any()
+    assert again.files != at.files
+    assert [a.small == b.small for a, b in zip(at.steps, again.steps, strict=True)] == [True, False, False]
+    assert slid(again, studio) == slid(at, studio)
+    back = verbs.undo(again, "all")
+    wanted = gan.edit(gan.sample(seed=3), [Edit(second.named("turns"), 2.0)])
+    assert (pixels(back.out.images[0]) == pixels(wanted.images[0])).all(), "steps before it, too"
+
+
+def test_a_direction_that_moves_a_picture_is_not_dropped(verbs, finds, gan: HFGan, studio, monkeypatch) -> None:
+    monkeypatch.setattr(work, "MAX_OWN", 2)
+    (found,) = pca(WStats.of(gan.generator, 500), 1, gan.generator.fingerprint())
+    at, _ = finds.keep(verbs.take(None, "all", recipe(gan)), "all", found, "one")
+    at = verbs.turn(at, "all", None, *slid(at, studio, one=1))
+    for name in ("two", "three"):
+        at, _ = finds.keep(at, "all", found, name)
+    assert [one.name for one in at.own] == ["three", "one"], "the older one moves the picture"
+    at = verbs.turn(at, "all", None, *slid(at, studio, three=1))
+    with pytest.raises(app.gr.Error, match="your 2 directions all move a step: give the name of one"):
+        finds.keep(verbs.undo(at, "all"), "all", found, "four")
+    assert [one.name for one in finds.keep(at, "all", found, "one")[0].own] == ["one", "three"]
+
+
 def test_there_are_so_many_pictures_to_mark(finds, monkeypatch) -> None:
     monkeypatch.setattr(finder, "MOST", 24)
     grid = finds.more(None, "all")
@@ -375,7 +412,8 @@ def test_unnamed_directions_are_seen_and_named(verbs, finds, gan: HFGan, studio)
         found, strip = finds.browse(None, "all", told, kind, number, layers)
         assert (found.name, found.kind) == (f"{kind}-{number}", kind)
         assert [told for _, told in strip] == ["−3σ", "−2σ", "−1σ", "0σ", "+1σ", "+2σ", "+3σ"]
-        wanted = gan.strip(gan.sample(seed=3), found)
+        wanted = gan.strip(gan.sample(seed=3), found, to=False)
+        assert (pixels(strip[3][0])[::16, ::16] == pixels(gan.replay(told).images[0])).all(), "the picture at hand"
         assert (pixels(strip[6][0])[::16, ::16] == pixels(wanted.images[6])).all()
     assert found.layers == (0, 1, 2, 3, 4)
     assert finds.browse(None, "all", told, "sefa", 0, "4-5")[0].layers == (4,)
@@ -395,12 +433,21 @@ def test_unnamed_directions_are_seen_and_named(verbs, finds, gan: HFGan, studio)
 def test_strips_and_videos_go_all_the_way(verbs, gan: HFGan, studio) -> None:
     at = verbs.turn(None, "all", recipe(gan), *slid(work.Work("all"), studio, age=2))
     edited = gan.edit(gan.sample(seed=3), {"age": 2})
-    for way, wanted, last in (("direction", gan.strip(edited, "smile", 9).images, "+3σ"),
+    w = gan.sample(seeds=range(40)).w_plus[:, 0]
+    labels = gan.directions["smile"].coordinate(w) > 0
+    measured = fit_labels("rosy", w, labels, WStats.of(gan.generator, 500), fingerprint=gan.generator.fingerprint())
+    at = at.with_own(measured)
+    further = [Edit(gan.directions["age"], 2.0), Edit(measured, 3.0)]
+    assert measured.normal is not None, "of which a strip goes to values where it is not told"
+    for way, wanted, last in (("direction", gan.edit(gan.sample(seed=3), further).images, "+3σ"),
                               ("seed", gan.morph(edited, gan.sample(seed=8), 9).images, "100 %"),
                               ("b", gan.morph(edited, gan.sample(seed=7), 9).images, "100 %")):  # fmt: skip
-        told, strip, video = verbs.film(at, "all", None, recipe(gan, 7), way, "smile", 8, 9, "gif")
+        told, strip, video, line = verbs.film(at, "all", None, recipe(gan, 7), way, "rosy", 8, 9, "gif")
+        assert line == ""
         assert len(strip) == work.SEEN
         assert strip[-1][1] == last
+        if way == "direction":
+            assert (pixels(strip[3][0])[::16, ::16] == pixels(edited.images[0])).all(), "it is the middle one"
         assert (pixels(strip[-1][0])[::16, ::16] == pixels(wanted[-1])).all()
         assert Image.open(video).n_frames == 16, "there and back"
         sheet = pixels(verbs.export("strip", told))
@@ -408,12 +455,26 @@ def test_strips_and_videos_go_all_the_way(verbs, gan: HFGan, studio) -> None:
         assert (sheet[:, -16:] == pixels(wanted[-1])).all()
         assert verbs.export("video", told) == video
     assert [Path(file).name for file in told.film] == ["seed0003-edited-strip.png", "seed0003-edited-way.gif"]
-    _, _, video = verbs.film(at, "all", None, None, "seed", None, 1, 7, "webp")
+    _, _, video, _ = verbs.film(at, "all", None, None, "seed", None, 1, 7, "webp")
     assert len(list(ImageSequence.Iterator(Image.open(video)))) == 12
     with pytest.raises(app.gr.Error, match="no direction is chosen"):
         verbs.film(at, "all", None, None, "direction", None, 1, 7, "webp")
     with pytest.raises(app.gr.Error, match="B is missing"):
         verbs.film(at, "all", None, None, "b", None, 1, 7, "webp")
+
+
+def test_a_way_to_another_picture_says_that_it_keeps_no_region(verbs, gan: HFGan, studio) -> None:
+    at = verbs.turn(None, "all", recipe(gan), *slid(work.Work("all"), studio, age=2))
+    at = verbs.limit(at, "all", None, "alpha")
+    further = verbs.take(None, "all", at.out.recipes[0])
+    further = verbs.turn(further, "all", None, *slid(further, studio, smile=1))
+    for limited in (at, further):
+        for way in ("seed", "b"):
+            assert verbs.film(limited, "all", None, recipe(gan, 7), way, None, 8, 7, "gif")[3] == editor.WHOLE
+        for name in ("smile", "age"):
+            _, strip, _, line = verbs.film(limited, "all", None, None, "direction", name, 8, 7, "gif")
+            assert line == ""
+            assert (pixels(strip[3][0])[::16, ::16] == pixels(limited.out.images[0])).all()
 
 
 def test_what_is_saved_can_be_drawn_again(verbs, gan: HFGan, studio) -> None:
@@ -480,6 +541,17 @@ def test_a_model_offers_what_it_can(studio, verbs, gan: HFGan) -> None:
     assert quiet == [], "what is being dragged is left alone"
     radio = next(one for one in edit.show(studio, at) if isinstance(one, app.gr.Radio))
     assert [value for _, value in radio.choices] == ["whole", "alpha"]
+
+
+def test_it_says_how_many_directions_have_no_slider(studio, gan: HFGan, monkeypatch) -> None:
+    for room, hidden in ((5, 0), (3, 2)):
+        monkeypatch.setattr(edit, "SLIDERS", room)
+        monkeypatch.setattr(work, "SLIDERS", room)
+        updates = edit.show(studio, work.Work("all"))
+        assert sum(isinstance(one, app.gr.Slider) for one in updates) == room
+        (line,) = (one for one in updates if isinstance(one, app.gr.Markdown))
+        assert line.visible == bool(hidden)
+        assert line.value == f"{hidden} more have no slider: *Strip and video* below can go along them"
 
 
 def test_on_zerogpu_networks_ask_for_the_gpu_and_files_do_not(models, monkeypatch) -> None:

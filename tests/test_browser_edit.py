@@ -91,15 +91,16 @@ def test_a_direction_from_clicks_moves_the_subject_of_a_photo(visit, models, pho
     unfold(page, "Strip and video")
     page.locator("#film-along input").click()
     page.get_by_role("option", name="old", exact=True).click()
-    page.locator("#film-count input[type=number]").fill("9")
+    page.locator("#film-count input[type=number]").fill("13")
     page.locator("#film-draw").click()
     page.wait_for_selector("#film-video img")
+    assert page.locator("#film-line").inner_text().strip() == ""
     assert thumbnails(page, "film-strip").all_inner_texts() == ["−3σ", "−2σ", "−1σ", "0σ", "+1σ", "+2σ", "+3σ"]
     files = {kind: download(page, f"#edit-{kind}-save", tmp_path / "saved")
              for kind in ("picture", "pasted", "strip", "video", "recipe")}  # fmt: skip
     ends = [".png", "-pasted.png", "-strip.png", "-way.webp", ".json"]
     assert [file.name for file in files.values()] == [f"me-edited{end}" for end in ends]
-    assert Image.open(files["video"]).n_frames == 16
+    assert Image.open(files["video"]).n_frames == 24
     assert Image.open(files["strip"]).size == (7 * 16, 16)
     drawn = gan.replay(files["picture"])
     assert (np.asarray(drawn.images[0]) == np.asarray(Image.open(files["picture"]))).all()

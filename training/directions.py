@@ -271,7 +271,6 @@ class Finder:
         found = [self.traits(image, matte, wanted) for image, matte in draw(self.generator, alpha, w_plus)]
         return w, {name: torch.cat([one[name] for one in found]).cpu() for name in wanted}
 
-
     def traits(self, image: Tensor, alpha: Tensor | None, wanted: set[str]) -> dict[str, Tensor]:
         """The traits (n,) of pictures (n, 3, r, r) with their alpha, if any; how real they are only if wanted."""
         found = traits(image, alpha)

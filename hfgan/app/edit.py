@@ -79,6 +79,7 @@ def tab(studio: Studio, model: gr.Dropdown, chosen: Card, a: Card, b: Card) -> E
         pictures = _pictures(none)
         with gr.Row(elem_id="edit-sliders"):
             sliders = [_slider(k, one) for k, one in enumerate(_offered(studio, none))]
+        hidden = gr.Markdown(**_hidden(studio, none), elem_id="edit-hidden", elem_classes="caption")
         region = gr.Radio(_regions(studio, none), value="whole", label="Where",
                           info="The rest of the picture stays as it is", elem_id="edit-region")  # fmt: skip
         reset, *steps = _steps()
@@ -96,7 +97,7 @@ def tab(studio: Studio, model: gr.Dropdown, chosen: Card, a: Card, b: Card) -> E
     with gr.Accordion("Strip and video", open=False, elem_id="film"):
         draw, ways, film = _film(studio, none)
     _downloads(editor, work, pictures[1])
-    edits = Edits(studio, [work, model], [work, *pictures, pasted, slider, *steps, *sliders, region, ways[1]])
+    edits = Edits(studio, [work, model], [work, *pictures, pasted, slider, *steps, *sliders, hidden, region, ways[1]])
     for button, verb, given in zip(takes, (editor.take, editor.take, editor.take_seed),
                                    (chosen.recipe, a.recipe, seed), strict=True):  # fmt: skip
         edits.on(button.click, verb, [given])
@@ -137,11 +138,11 @@ def show(studio: Studio, work: Work, quiet: bool = False) -> list[Any]:
     undo, redo = gr.Button(interactive=work.at > 0), gr.Button(interactive=work.at + 1 < len(work.steps))
     shown = [work, *pictures, (before, after) if before else None, gallery, undo, redo]
     if quiet:
-        return [*shown, *[gr.skip()] * (SLIDERS + 2)]
+        return [*shown, *[gr.skip()] * (SLIDERS + 3)]
     sliders = [gr.Slider(**_looks(one), value=work.now.strength(one.name) if one and work.now else 0)
                for one in _offered(studio, work)]  # fmt: skip
     region = gr.Radio(_regions(studio, work), value=work.now.region if work.now else "whole")
-    return [*shown, *sliders, region, gr.Dropdown(*_names(studio, work))]
+    return [*shown, *sliders, gr.Markdown(**_hidden(studio, work)), region, gr.Dropdown(*_names(studio, work))]
 
 
 def _regions(studio: Studio, work: Work) -> Offer:
@@ -153,6 +154,12 @@ def _offered(studio: Studio, work: Work) -> list[Direction | None]:
     """The direction of each slider, or None."""
     found = slots(known(work.own, studio.directions(work.model)), work.now)
     return [*found, *[None] * (SLIDERS - len(found))]
+
+
+def _hidden(studio: Studio, work: Work) -> dict[str, Any]:
+    """The line that says how many directions have no slider, which is not seen where all have."""
+    count = max(0, len(known(work.own, studio.directions(work.model))) - SLIDERS)
+    return {"value": f"{count} more have no slider: *Strip and video* below can go along them", "visible": count > 0}
 
 
 def _looks(direction: Direction | None) -> dict[str, Any]:
@@ -170,7 +177,7 @@ def _names(studio: Studio, work: Work) -> tuple[list[str], str | None]:
 
 def _begin(studio: Studio, model: str) -> list[Any]:
     """All as it is at first, with another model."""
-    return [about(studio, model), *show(studio, Work(model)), [], None]
+    return [about(studio, model), *show(studio, Work(model)), [], None, ""]
 
 
 # ---------------------------------------------------------------- the parts of the tab
@@ -238,11 +245,11 @@ def _film(studio: Studio, none: Work) -> tuple[gr.Button, Components, Components
     choices, first = _names(studio, none)
     way = gr.Radio(WAYS, value="direction", label="Way", elem_id="film-way")
     with gr.Row():
-        along = gr.Dropdown(choices, value=first, label="Direction", info="From −3σ to 3σ", filterable=False,
+        along = gr.Dropdown(choices, value=first, label="Direction", info="Up to 3σ less and more", filterable=False,
                             min_width=180, elem_id="film-along")  # fmt: skip
         seed = gr.Number(1, label="Seed", info="At the other end", precision=0, minimum=0, maximum=MAX_SEED,
                          visible=False, min_width=120, elem_id="film-seed")  # fmt: skip
-        count = gr.Slider(FEWEST, MOST, USUAL, step=1, precision=0, label="Pictures on the way", min_width=220,
+        count = gr.Slider(FEWEST, MOST, USUAL, step=SEEN - 1, precision=0, label="Pictures on the way", min_width=220,
                           elem_id="film-count")  # fmt: skip
         form = gr.Radio([("WebP", "webp"), ("GIF", "gif")], value="webp", label="File", min_width=120,
                         elem_id="film-form")  # fmt: skip
@@ -251,9 +258,10 @@ def _film(studio: Studio, none: Work) -> tuple[gr.Button, Components, Components
                        elem_id="film-strip", elem_classes=["below", "way"])  # fmt: skip
     video = gr.Image(label="Video", type="filepath", interactive=False, buttons=[], alt_text="Video",
                      elem_id="film-video", elem_classes="picture")  # fmt: skip
+    line = gr.Markdown(elem_id="film-line", elem_classes="caption")
     way.input(lambda way: (gr.Dropdown(visible=way == "direction"), gr.Number(visible=way == "seed")), way,
               [along, seed], **QUICK)  # fmt: skip
-    return draw, [way, along, seed, count, form], [strip, video]
+    return draw, [way, along, seed, count, form], [strip, video, line]
 
 
 def _downloads(editor: Editor, work: gr.State, busy: Component) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
 from torch import Tensor
 
 from hfgan import editrecipes, images
@@ -40,6 +41,7 @@ from hfgan.sampling import parse_layers
 ENDS = {"picture": ".png", "pasted": "-pasted.png", "recipe": ".json"}  # of files' names
 PAUSE = 1.0  # seconds without a move after which moving the same slider is a step of its own
 FEWEST, USUAL, MOST = 7, 19, 31  # pictures of a way
+WHOLE = "This way begins with the picture moved everywhere, because a way to another one keeps no region"
 UNTAKEN = "Nothing is edited yet: move a slider to begin with picture A, or begin with another one above"
 
 
@@ -135,23 +137,24 @@ class Editor:
     def film(
         self, work: Work | None, model: str, a: Recipe | None, b: Recipe | None, way: str, name: str | None,
         seed: int | None, count: int, form: str,
-    ) -> tuple[Work, Pictures, str]:  # fmt: skip
-        """The way along a direction, or from the picture to another, as a strip and as a video without end."""
+    ) -> tuple[Work, Pictures, str, str]:  # fmt: skip
+        """The way along a direction, or from the picture to another, as a strip and an endless video; and a line."""
         with self._studio.drawing(model) as gan:
-            work = _ready(gan, work, model, a)
+            work, said = _ready(gan, work, model, a), ""
             if way == "direction":
                 along = next((one for one in self._known(work) if one.name == name), None)
                 if along is None:
                     raise ValueError("no direction is chosen: choose one, or find one first")
-                out, reach = gan.strip(work.out, along, count, REACH, region=work.now.where), REACH
+                frames, reach = _strip(gan, work.now, along, count), REACH
             else:
-                out, reach = gan.morph(work.out, _other(gan, way, seed, b)[0], count), None
-        frames, folder = out.images, new_folder()
+                frames, reach = gan.morph(work.out, _other(gan, way, seed, b)[0], count).images, None
+                said = WHOLE if _limited(work.out) else ""
+        folder = new_folder()
         strip, video = folder / f"{_stem(work.now)}-strip.png", folder / f"{_stem(work.now)}-way.{form}"
         images.save_png(images.grid(pick(frames), len(pick(frames))), strip)
         images.save_animation([*frames, *frames[-2:0:-1]], video, FPS)
         work = replace(work, film=(str(strip), str(video)), along=name)
-        return work, draw_strip(frames, reach), str(video)
+        return work, draw_strip(frames, reach), str(video), said
 
     # ---------------------------------------------------------------- save
 
@@ -172,7 +175,7 @@ class Editor:
         elif work.now.photo is None:
             raise ValueError("this picture is of no photo: invert one in tab Invert, and press Edit this")
         else:
-            images.save_png(replace(out, inversion=work.now.photo.full()).pasted()[0], path, told)
+            images.save_png(replace(out, inversion=work.now.photo.full()).pasted()[0], path)  # no recipe draws that
         return str(path)
 
     # ---------------------------------------------------------------- for programs
@@ -255,11 +258,44 @@ def _draw(gan: HFGan, work: Work, step: Step, *, instead: bool = False) -> Work:
 def _see(gan: HFGan, work: Work) -> Work:
     """With the picture of the step that is seen, and files that show it."""
     step, folder = work.now, new_folder()
-    out = gan.edit(step.source, step.edits, region=step.where if step.edits else None)
+    out = _out(gan, step)
     shown = {"before": enlarge(out.before[0]), "after": enlarge(out.images[0])}
     shown |= {"pasted": out.pasted()[0]} if step.photo else {}
     files = [write_preview(picture, folder / f"{name}.webp") for name, picture in shown.items()]
     return replace(work, out=out, files=(*files, None)[:3])
+
+
+def with_found(gan: HFGan, work: Work, direction: Direction) -> Work:
+    """With a direction of one's own; what one of the same name moved is drawn again."""
+    found = work.with_own(direction)
+    moved = {k: _out(gan, step) for k, step in enumerate(found.steps) if step is not work.steps[k]}
+    if not moved:
+        return found
+    small = dict(zip(moved, draw_small([out.images[0] for out in moved.values()]), strict=True))
+    steps = tuple(replace(step, small=small.get(k, step.small)) for k, step in enumerate(found.steps))
+    return _see(gan, replace(found, steps=steps))
+
+
+def _out(gan: HFGan, step: Step) -> EditOutput:
+    """What a step draws."""
+    return gan.edit(step.source, step.edits, region=step.where if step.edits else None)
+
+
+def _strip(gan: HFGan, step: Step, along: Direction, count: int) -> list[Image]:
+    """Pictures as the slider of a direction makes them, from REACH less than the step has of it to REACH more."""
+    middle = step.strength(along.name)
+    ways = (REACH * (2 * k / (count - 1) - 1) for k in range(count))
+    return [_out(gan, step.moved(along, middle + way)).images[0] for way in ways]
+
+
+def _limited(out: EditOutput) -> bool:
+    """Whether that edit or one before it was within a region."""
+    told = out.recipes[0]
+    while told and editrecipes.is_edit(told):
+        if told["region"] is not None:
+            return True
+        told = told["source"]
+    return out.region is not None
 
 
 def _of_seed(gan: HFGan, seed: int | None) -> SampleOutput:

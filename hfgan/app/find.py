@@ -18,7 +18,7 @@ from hfgan.app.work import SEEN, describe
 HOW = """Think of something that some pictures have, such as a smile. Click once on a picture that has it (+), twice
 on one that has not (−), and leave out what is unclear. The direction is what tells them apart."""
 WHICH = """A model varies much that nobody has named. Number 0 is what it varies most; the strip shows what each does
-to the picture above. Give it a name, and it gets a slider."""
+to the picture above, which is in its middle. Give it a name, and it gets a slider."""
 NAMES = dict(zip(KINDS, ("What changes the layers most (SeFa)", "What varies most (PCA)"), strict=True))
 DRAWN = HERE | DRAWING
 MARKING = HERE | {"concurrency_limit": None, "show_progress": "hidden"}

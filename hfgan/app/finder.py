@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hfgan import editrecipes, finding
+from hfgan.app.editor import with_found
 from hfgan.app.studio import Pictures, Studio, draw_again
 from hfgan.app.work import REACH, SEEN, Work, at_hand, draw_small, draw_strip
 from hfgan.captions import plain
@@ -95,7 +96,7 @@ class Finder:
                 raise ValueError("no picture is marked yet: press Show pictures and click on some")
             marked = [k for k, mark in enumerate(grid.marks) if mark]
             found = self._fit(gan, model, name, grid.w[marked], [grid.marks[k] > 0 for k in marked])
-        return at_hand(work, model).with_own(found), _told(found)
+            return with_found(gan, at_hand(work, model), found), _told(found)
 
     def find_direction(
         self, model: str, name: str, plus: Sequence[int], minus: Sequence[int], truncation_psi: float = PSI
@@ -138,7 +139,7 @@ class Finder:
         with self._studio.drawing(model) as gan:
             found = self._at(gan, model, kind, number, layers)
             source = at_hand(work, model).out or draw_again(gan, a, "A")
-            out = gan.strip(source, found, SEEN, REACH)
+            out = gan.strip(source, found, SEEN, REACH, to=False)
         return found, draw_strip(out.images, REACH)
 
     def keep(self, work: Work | None, model: str, direction: Direction | None, name: str) -> tuple[Work, str]:
@@ -148,7 +149,7 @@ class Finder:
                 raise ValueError("nothing is shown yet: press Show first")
             named = direction.named(check_name(str(name or "").strip() or direction.name))
             _check_free(gan, named.name)
-        return at_hand(work, model).with_own(named), f"**{plain(named.name)}** has its slider above"
+            return with_found(gan, at_hand(work, model), named), f"**{plain(named.name)}** has its slider above"
 
     def _at(self, gan: HFGan, model: str, kind: str, number: int, layers: str) -> Direction:
         """One of the first COUNT directions of a kind."""
@@ -169,10 +170,13 @@ class Finder:
 
 
 def _seeds(word: str, given: Any) -> list[int]:
-    """Seeds that a program gives as the argument of that name."""
+    """Seeds that a program gives as the argument of that name, each once."""
     if not isinstance(given, list) or not 0 < len(given) <= MAX_MARKS:
         raise ValueError(f"{word} is no list of 1 to {MAX_MARKS} seeds: give one, such as [3, 14, 15, 92]")
-    return [check_seed(seed) for seed in given]
+    seeds = [check_seed(seed) for seed in given]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{word} has seed {max(seeds, key=seeds.count)} more than once: give each seed once")
+    return seeds
 
 
 def _sample(gan: HFGan, seeds: Sequence[int], psi: float) -> SampleOutput:

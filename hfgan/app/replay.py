@@ -15,7 +15,7 @@ def tab(studio: Studio, model: gr.Dropdown) -> Card:
     with gr.Row():
         with gr.Column(scale=3, min_width=200):
             file = gr.File(label="PNG", type="binary", file_types=[".png"], height=180, elem_id="file")
-            gr.Markdown("Every PNG from here carries its recipe.", elem_classes="caption")
+            gr.Markdown("Every picture that was drawn here carries its recipe in its PNG.", elem_classes="caption")
         again = card("Again", "The same picture once more", elem_id="again", scale=2)
     file.upload(on_gpu(studio.replay), [model, file], again.values, api_name="replay",
                 show_progress_on=again.picture, **DRAWING)  # fmt: skip

@@ -19,7 +19,7 @@ from hfgan.editing import Edit, EditOutput
 from hfgan.inversion import Inversion
 from hfgan.models.directions import Direction
 
-SLIDERS = 12  # at most
+SLIDERS = 28  # at most: a model's directions, of which bundled models have up to 15, and one's own
 REACH = 3.0  # deviations to which a slider goes, and a strip
 MAX_STEPS = 24  # that can be gone back
 MAX_OWN = 12  # directions of one's own
@@ -42,7 +42,7 @@ class Step:
         region: One of REGIONS.
         said: What this step did.
         small: File of a small picture of it.
-        photo: The inversion that the source is; None where it is none, or was mixed.
+        photo: The inversion that the source is or was mixed from, whose photo it is pasted into; None where none was.
     """
 
     source: Source
@@ -66,6 +66,13 @@ class Step:
         """The same moved so far along a direction, in place of how far it was."""
         others = tuple(edit for edit in self.edits if edit.direction.name != direction.name)
         return replace(self, edits=(*others, Edit(direction, strength)) if strength else others)
+
+    def along(self, direction: Direction) -> Step:
+        """The same along a direction in place of one of its name; this very step where none has it."""
+        if not self.strength(direction.name):
+            return self
+        return replace(self, edits=tuple(replace(edit, direction=direction) if edit.direction.name == direction.name
+                                         else edit for edit in self.edits))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +111,19 @@ class Work:
         return replace(self, steps=steps, at=len(steps) - 1)
 
     def with_own(self, direction: Direction) -> Work:
-        """With a direction of one's own, in place of one of the same name."""
+        """With a direction of one's own, in steps too in place of one of the same name.
+
+        Where there are MAX_OWN already, the oldest that moves no step goes; a ValueError if there is none.
+        """
         others = [one for one in self.own if one.name != direction.name]
-        return replace(self, own=(direction, *others)[:MAX_OWN], along=direction.name)
+        moving = {edit.direction.name for step in self.steps for edit in step.edits}
+        while len(others) >= MAX_OWN:
+            resting = [one for one in others if one.name not in moving]
+            if not resting:
+                raise ValueError(f"your {MAX_OWN} directions all move a step: give the name of one, to replace it")
+            others.remove(resting[-1])
+        steps = tuple(step.along(direction) for step in self.steps)
+        return replace(self, own=(direction, *others), steps=steps, along=direction.name)
 
 
 def at_hand(work: Work | None, model: str) -> Work:
