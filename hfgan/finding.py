@@ -30,6 +30,7 @@ MANY = 10_000  # samples from which on the share of extremes is the smaller one
 SHARES = 0.1, 0.02  # of all samples, at each end
 LEAST_KEPT, LITTLE_KEPT = 0.05, 0.5  # of a normal, once others are taken out of it
 PARALLEL = 1e-7  # of the largest singular value: conditions that differ by less are one
+TELLING = {"weak": 0.0, "usable": 0.3, "strong": 0.5}  # correlation with the score of samples in between
 STRONG, USABLE = (0.75, 0.85), (0.4, 0.65)  # split_half and accuracy; a direction has sqrt(split_half) of the effect
 
 
@@ -63,7 +64,7 @@ def fit_labels(
     if w.ndim != 2 or y.shape != w.shape[:1] or w.shape[1] != len(stats.mean):
         given, wanted = f"{list(w.shape)} and {list(y.shape)}", f"(n, {len(stats.mean)}) and (n,)"
         raise ValueError(f"w and labels have shapes {given}: expected {wanted}")
-    counts = {"n_pos": int(y.sum()), "n_neg": int((~y).sum())}
+    counts = {"n_pos": len(w[y].unique(dim=0)), "n_neg": len(w[~y].unique(dim=0))}  # one sample twice says no more
     if min(counts.values()) < LEAST_LABELS:
         given = f"{counts['n_pos']} samples with {name!r} and {counts['n_neg']} without"
         raise ValueError(f"there are {given}: label {LEAST_LABELS} or more of each")
@@ -107,7 +108,10 @@ def fit_scores(
     rest = order[count:-count]
     both = torch.stack([found.coordinate(w[rest].cpu()).double(), scores[rest]])
     correlation = torch.corrcoef(both)[0, 1].item() if len(rest) > 2 and (both.std(1) > 0).all() else None
-    return replace(found, source=found.source | {"share": share, "correlation": correlation})
+    word = found.source["quality"]
+    while correlation is not None and correlation < TELLING[word] and word != "weak":  # it orders the ends alone
+        word = "usable" if word == "strong" else "weak"
+    return replace(found, source=found.source | {"share": share, "correlation": correlation, "quality": word})
 
 
 def quality(split_half: float, accuracy: float) -> str:

@@ -412,3 +412,22 @@ def test_the_way_between_modes_is_measured_in_deviations() -> None:
         finding.between_modes("x", bank, 1, 1, stats)
     with pytest.raises(ValueError, match="modes 0 to 2"):
         finding.toward_mode("x", bank, 3, stats)
+
+
+def test_a_sample_given_twice_counts_once() -> None:
+    w = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(6, dim=0)
+    stats = WStats.from_samples(torch.randn(500, 16, generator=torch.Generator().manual_seed(1)))
+    with pytest.raises(ValueError, match="there are 1 samples with 'mine' and 1 without: label 4 or more of each"):
+        finding.fit_labels("mine", w, [True] * 6 + [False] * 6, stats)
+
+
+def test_a_score_that_orders_its_ends_alone_is_weak() -> None:
+    source = torch.Generator().manual_seed(0)
+    w, scores = torch.randn(2000, 16, generator=source), torch.rand(2000, generator=source)
+    order, stats = w[:, 0].argsort(), WStats.from_samples(w)
+    scores[order[:160]], scores[order[-160:]] = -10.0, 10.0
+    ends = finding.fit_scores("ends", w, scores, stats, share=0.08).source
+    assert ends["accuracy"] > 0.9
+    assert ends["split_half"] > 0.75
+    assert (ends["correlation"] < 0.1, ends["quality"]) == (True, "weak")
+    assert finding.fit_scores("all", w, w[:, 0], stats, share=0.08).source["quality"] == "strong"
