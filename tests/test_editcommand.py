@@ -376,3 +376,14 @@ def test_help_loads_nothing_heavy() -> None:
     assert printed.splitlines()[-1] == "[]"
     for wanted in ("[INPUT ...]", "--set NAME=STRENGTH", "--region alpha|interest|FILE", "--strip NAME", "OUT_DIR"):
         assert wanted in printed
+
+
+def test_what_is_for_photos_alone_is_said_to_be_left_out(run, tmp_path: Path, capsys) -> None:
+    assert run("--seeds", "3", "--set", "smile=1", "first") == 0
+    capsys.readouterr()
+    assert run("first/seed0003-edited.png", "--set", "zoom=1", "--paste", "--refine", "5", "out") == 0
+    told = said(capsys)
+    assert "first/seed0003-edited.png is no photo: --paste, --refine left out" in told
+    with pytest.raises(SystemExit):
+        run("--seeds", "3", "--set", "smile=1", "--feather", "0.2", "out")
+    assert "--feather goes with --region" in said(capsys)

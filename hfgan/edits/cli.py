@@ -19,7 +19,7 @@ ABOUT = (
 LIST = ("name", "kind", "layers", "quality", "accuracy", "samples")  # columns of --list
 NEEDS = {
     "psi": "seeds", "label": "seeds", "interest": "input", "align": "input", "refine": "input", "paste": "input",
-    "to": "set", "steps": "strip", "reach": "strip", "video": "strip",
+    "to": "set", "steps": "strip", "reach": "strip", "video": "strip", "feather": "region",
 }  # fmt: skip  # flags, and what else they need to mean anything
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SET, PASTE, STRIP, WAY, AGAIN = "-edited.png", "-pasted.png", "-strip.png", "-way", ".png"  # what ends names
 LATENTS = ".safetensors"
+OF_PHOTOS = {"paste": False, "refine": 0, "interest": "everything", "align": "center"}  # flags and defaults
 BETWEEN, FPS = 6, 24  # frames of a video from one picture of the strip to the next, and a second
 
 
@@ -95,6 +96,9 @@ class _Batch(Batch):
                 self.faults.append((path, str(error)))
                 continue
             self.jobs.append(Job(source, str(path), self.files(path, name, self._ends(source))))
+            idle = [flag for flag, usual in OF_PHOTOS.items() if getattr(self.options, flag) != usual]
+            if idle and not _is_photo(source):
+                self.warn(f"{path} is no photo: --{', --'.join(idle)} left out")
 
     def open_recipe(self, path: Path) -> None:
         """The recipe of a file is the one picture of this run, and drawn in its dtype if no other is asked for."""
@@ -113,8 +117,7 @@ class _Batch(Batch):
         """What ends the names of files that are written of a picture."""
         options = self.options
         main = SET if options.set else "" if options.strip else AGAIN
-        photo = isinstance(source, Path) and source.suffix.lower() != LATENTS
-        found = {main: main, main.replace(".png", ".json"): options.json, PASTE: options.paste and photo,
+        found = {main: main, main.replace(".png", ".json"): options.json, PASTE: options.paste and _is_photo(source),
                  STRIP: options.strip, f"{WAY}{options.video}": options.video}  # fmt: skip
         return [end for end, wanted in found.items() if wanted]
 
@@ -226,6 +229,11 @@ class _Batch(Batch):
 
 def _checked(recipe: Any) -> Recipe:
     return editrecipes.check(recipe) if editrecipes.is_edit(recipe) else recipes.check(recipe)
+
+
+def _is_photo(source: int | Recipe | Path) -> bool:
+    """Whether a source is inverted first, rather than a seed, a recipe or latents."""
+    return isinstance(source, Path) and source.suffix.lower() != LATENTS
 
 
 def _carries_recipe(path: Path) -> bool:
