@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -257,6 +258,21 @@ def test_a_slider_that_is_dragged_is_one_step(verbs, gan: HFGan, studio, monkeyp
     assert verbs.turn(at, "all", None, *slid(at, studio)) is at, "nothing was moved"
     back = verbs.undo(at, "all")
     assert len(verbs.turn(back, "all", None, *slid(back, studio, smile=2)).steps) == 4, "it is another move"
+
+
+def test_what_a_page_keeps_holds_no_network(verbs, gan: HFGan, studio, kept) -> None:
+    """Networks belong to the server: one in the state of each page would be a copy for each user."""
+    sampled = verbs.turn(None, "all", recipe(gan), *slid(work.Work("all"), studio, smile=2))
+    photo = kept(0.2, 0, 0.8, 1)
+    for held in (sampled, photo):
+        found, left = [], [held]
+        while left:
+            one = left.pop()
+            found.append(one)
+            left += one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple) else []
+            left += vars(one).values() if dataclasses.is_dataclass(one) and not isinstance(one, type) else []
+        assert any(isinstance(one, torch.Tensor) for one in found)
+        assert not [one for one in found if isinstance(one, torch.nn.Module | HFGan)]
 
 
 def test_steps_do_not_pile_up(verbs, gan: HFGan, studio, monkeypatch) -> None:
