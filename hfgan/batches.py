@@ -49,18 +49,24 @@ class Batch:
         return list(photos.values())
 
     def _names(self, folder: Path, besides: Sequence[Path | None]) -> list[str]:
-        """The photos below a folder, without those below the folders `besides`."""
+        """The photos below a folder, and what else is taken, without those below the folders `besides`."""
         self.folders.append(folder)
         found, here = find_source(folder), folder.resolve()
-        others = [other.resolve() for other in besides if other]
-        inside = tuple(f"{other.relative_to(here).as_posix()}/" for other in others if here in other.parents)
+        without = [other.resolve() for other in besides if other]
+        inside = tuple(f"{other.relative_to(here).as_posix()}/" for other in without if here in other.parents)
         rejected = [fault for fault in found.rejected if not fault.id.startswith(inside)]
-        left_out = [fault.id for fault in rejected if fault.reason.startswith(NO_NAME)]
+        others = [fault.id for fault in rejected if fault.reason.startswith(NO_NAME)]
+        taken = [name for name in others if self.takes(folder / name)]
+        left_out = [name for name in others if name not in taken]
         if left_out:
             self.warn(f"left out {len(left_out)} in {folder} that by name are no pictures, such as {left_out[0]}")
         lost = [fault for fault in rejected if not fault.reason.startswith((NO_NAME, FOLDER))]
         self.faults += [(folder / fault.id, fault.reason) for fault in lost]
-        return [entry.name for entry in found.entries if not entry.name.startswith(inside)]
+        return sorted([entry.name for entry in found.entries if not entry.name.startswith(inside)] + taken)
+
+    def takes(self, path: Path) -> bool:
+        """Whether a file below a folder that by name is no picture counts too."""
+        return False
 
     def files(self, photo: Path, name: str | Path, suffixes: Iterable[str]) -> dict[str, Path]:
         """What is written of a photo, by what ends each name; ValueError where another photo becomes the same."""
@@ -89,9 +95,9 @@ class Batch:
             raise ValueError(f"{lost[0]} is one of the pictures that are read: choose another OUT_DIR")
 
 
-def check_free(outputs: Iterable[Path], ways: str) -> None:
-    """FileExistsError where an output is there already; `ways` names what else there is to do."""
-    taken = [path for path in outputs if path.exists()]
+def check_free(outputs: Iterable[Path], overwrite: bool, ways: str = " or pass --overwrite") -> None:
+    """FileExistsError where an output is there already and may not be; `ways` names what else there is to do."""
+    taken = [] if overwrite else [path for path in outputs if path.exists()]
     if taken:
         more = f" and {len(taken) - 1} more exist" if len(taken) > 1 else " exists"
         raise FileExistsError(f"{taken[0]}{more} already: choose another place{ways}")

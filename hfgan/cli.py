@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hfgan import __version__, flags
+from hfgan.batches import check_free
 
 if TYPE_CHECKING:
     from hfgan.pipeline import HFGan, SampleOutput
@@ -207,9 +208,9 @@ def _pictures(options: argparse.Namespace) -> None:
     gan, seeds = _load(options.model, options), list(dict.fromkeys(options.seeds))
     steps = [{"seed": seed, "layers": parse_layers(layers, gan.generator.num_ws)} for seed, layers in options.mix]
     if not options.overwrite:
-        _check_free([options.grid] if options.grid else [], False)
+        check_free([options.grid] if options.grid else [], False)
         for recipes in _to_come(gan, seeds, options):
-            _check_free([options.out / file_name(recipe | {"mix": steps}) for recipe in recipes], False)
+            check_free([options.out / file_name(recipe | {"mix": steps}) for recipe in recipes], False)
     drawn = []
     for out in _batches(gan, seeds, options):
         print(*out.save(options.out, overwrite=options.overwrite), sep="\n")
@@ -258,7 +259,7 @@ def _replay(options: argparse.Namespace) -> None:
     check(recipe)
     out = _load(options.model or _drawn_by(recipe, options.replay), options).replay(recipe)
     path = options.out / file_name(out.recipes[0])
-    _check_free([path], options.overwrite)
+    check_free([path], options.overwrite)
     _save(out.images[0], path, out.recipes[0], options)
 
 
@@ -266,7 +267,7 @@ def _walk(options: argparse.Namespace) -> None:
     """An animation from seed to seed and back to the first."""
     from hfgan import images, sampling
 
-    _check_free([options.animation], options.overwrite)
+    check_free([options.animation], options.overwrite)
     if options.mix or options.grid or options.noise != "const":
         raise ValueError("--walk goes without --mix, --grid and --noise: an animation has constant noise")
     gan = _load(options.model, options)
@@ -275,14 +276,6 @@ def _walk(options: argparse.Namespace) -> None:
     options.animation.parent.mkdir(parents=True, exist_ok=True)
     images.save_animation(frames, options.animation, overwrite=options.overwrite)
     print(options.animation)
-
-
-def _check_free(paths: list[Path], overwrite: bool) -> None:
-    """Refuse before anything is drawn."""
-    taken = [] if overwrite else [path for path in paths if path.exists()]
-    if taken:
-        more = f" and {len(taken) - 1} more exist" if len(taken) > 1 else " exists"
-        raise FileExistsError(f"{taken[0]}{more} already: choose another place or pass --overwrite")
 
 
 def _save(image: Any, path: Path, recipe: dict | None, options: argparse.Namespace) -> None:
@@ -329,7 +322,7 @@ def _export(options: argparse.Namespace) -> None:
     from hfgan.export import export_matting
     from hfgan.pipeline import HFGan
 
-    _check_free([options.out], options.overwrite)
+    check_free([options.out], options.overwrite)
     gan = HFGan.from_pretrained(options.model or _bundled(options.part)[0])
     net = gan.part(options.part)
     options.out.parent.mkdir(parents=True, exist_ok=True)

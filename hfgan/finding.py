@@ -84,7 +84,8 @@ def fit_scores(
 ) -> Direction:
     """The direction along which a score of the samples w (n, w_dim) rises, from those with the least and the most.
 
-    `source` also tells the share, and the correlation of score and coordinate among the other samples.
+    `source` also tells the share, and the correlation of score and coordinate among the other samples: below 0.5 the
+    quality is "usable" at best, below 0.3 "weak".
 
     Args:
         scores: (n,), of any unit.

@@ -8,7 +8,6 @@ whatever its norm was.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from hfgan.storage import read_npy, read_tagged, write_atomic
 
 ROWS = (None, "shared", "per-layer")
 FORMAT = "hfgan-directions"  # in the texts of a .safetensors file that holds them alone
+PICKLE = b"\x80"  # how pickles begin
 GANSPACE = ("lat_comp", "lat_stdev", "lat_mean")
 
 
@@ -60,7 +60,7 @@ def read_directions(
     if path.suffix == ".npz":
         vectors, sigmas, mean = _read_ganspace(path)
     elif path.suffix in (".npy", ".pt"):
-        found = read_npy(path) if path.suffix == ".npy" else _read_pt(path)
+        found = _read_array(path) if path.suffix == ".npy" else _read_pt(path)
         vectors, sigmas, mean = found if isinstance(found, list) else [found], None, None
     else:
         raise ValueError(f"{path} is no .npy, .npz, .pt or .safetensors: save the vector with numpy.save")
@@ -116,13 +116,33 @@ def _read_ours(path: Path, generator: StyleGAN2Generator) -> list[Direction]:
     return list(found)
 
 
+def _read_array(path: Path) -> Tensor:
+    """The array in a .npy file of floating point numbers."""
+    try:
+        return read_npy(path)
+    except ValueError as error:
+        if error.__cause__ is None:  # it was opened, and holds something else
+            raise
+        raise _refusal(path, error.__cause__) from error
+
+
+def _refusal(path: Path, error: BaseException) -> ValueError:
+    """What to say of a file that numpy does not open, without its own advice, which is to trust pickle."""
+    if isinstance(error, OSError) and error.errno:
+        return ValueError(f"{path} cannot be read: {error.strerror}")
+    with open(path, "rb") as file:
+        pickled = file.read(1) == PICKLE or "Object arrays" in str(error)
+    what = "holds pickled objects, which are never opened" if pickled else f"is damaged or no {path.suffix} of numpy"
+    return ValueError(f"{path} {what}: save plain numbers with numpy.save{'z' if path.suffix == '.npz' else ''}")
+
+
 def _read_ganspace(path: Path) -> tuple[list[Tensor], Tensor, Tensor]:
     """Components (1, w_dim) of a .npz of GANSpace, their deviations (k,) and the mean (w_dim,)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {key: torch.from_numpy(arrays[key].astype(np.float32)) for key in GANSPACE if key in arrays}
-    except (ValueError, EOFError, OSError, TypeError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz that numpy reads without pickle ({error}): save it again") from error
+    except Exception as error:  # a foreign file: numpy raises anything from EOFError to BadZipFile
+        raise _refusal(path, error) from error
     if missing := [key for key in GANSPACE if key not in found]:
         raise ValueError(f"{path} has no {', '.join(missing)}: expected components of W as GANSpace saves them")
     components, sigmas, mean = (found[key] for key in GANSPACE)
@@ -141,12 +161,14 @@ def _read_pt(path: Path) -> Tensor | list[Tensor]:
     except Exception as error:  # a foreign file: torch raises anything from EOFError to UnpicklingError
         raise ValueError(f"{path} is damaged or holds more than tensors, which is never opened: save .npy") from error
     eigvec = found.get("eigvec") if isinstance(found, Mapping) else None
-    if isinstance(eigvec, Tensor) and eigvec.ndim == 2 and eigvec.is_floating_point():
-        return list(eigvec.T)
+    columns = isinstance(eigvec, Tensor) and eigvec.ndim == 2 and eigvec.is_floating_point()
+    found = eigvec if columns else found
     if not isinstance(found, Tensor) or not found.is_floating_point():
         kind = f"a {found.dtype} tensor" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         raise ValueError(f"{path} holds {kind}: expected a floating point tensor, or a dict with eigvec (w_dim, k)")
-    return found
+    if found.layout != torch.strided or found.device.type != "cpu":
+        raise ValueError(f"{path} holds a tensor that is sparse or without its numbers: save it dense, on the CPU")
+    return list(found.T) if columns else found
 
 
 # ---------------------------------------------------------------- numbers

@@ -251,10 +251,14 @@ def test_half_precision_on_disk_keeps_the_unit(
 
 def test_the_table_says_what_there_is(generator: StyleGAN2Generator, found: list[Direction]) -> None:
     rows = DirectionSet.of(found, generator).table()
-    assert rows[0] == {"name": "smile", "kind": "natural", "layers": (0, 2), "absolute": True, "quality": "strong",
+    assert rows[0] == {"name": "smile", "kind": "natural", "layers": (0, 2), "quality": "strong",
                        "accuracy": 0.9, "split_half": 0.8, "samples": 42}  # fmt: skip
-    assert rows[1]["absolute"] is False
     assert rows[1]["quality"] is rows[1]["samples"] is rows[1]["layers"] is None
+
+
+def test_a_direction_is_shown_without_its_numbers(found: list[Direction]) -> None:
+    assert repr(found[0]) == "Direction('smile', natural, quality strong, layers [0, 2])"
+    assert "quality None, layers all)" in repr(found[1])
 
 
 def test_unknown_names_are_answered_with_the_known_ones(generator: StyleGAN2Generator, found: list[Direction]) -> None:

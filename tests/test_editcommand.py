@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from toy import save_toy
 
 from hfgan import HFGan, cli, parts
@@ -196,6 +197,24 @@ def test_latents_that_were_written_are_edited(run, gan: HFGan, tmp_path: Path, p
     assert files(tmp_path / "out") == ["grain-edited.png", "me-edited.png"]
 
 
+def test_what_was_inverted_is_edited_as_a_folder(run, gan: HFGan, tmp_path: Path, photo, capsys) -> None:
+    write(tmp_path / "in" / "a.png", photo(40, 40, seed=1))
+    write(tmp_path / "in" / "deep" / "b.png", photo(40, 40, seed=2))
+    assert cli.main(["invert", "-m", "toy", "in", "found", "--paste", "--sheet", "--device", "cpu"]) == 0
+    write(tmp_path / "found" / "other.png", photo(40, 40, seed=3))
+    save_file({"weight": torch.ones(1)}, tmp_path / "found" / "weights.safetensors")
+    (tmp_path / "found" / "cut.safetensors").write_bytes(b"cut")
+    capsys.readouterr()
+    assert run("found", "--set", "smile=2", "out") == 1
+    assert files(tmp_path / "out") == ["a-edited.png", "deep/b-edited.png", "other-edited.png"]
+    told = said(capsys, 4).splitlines()
+    assert told[0].endswith("left out 1 in found that by name are no pictures, such as weights.safetensors")
+    assert told[1].endswith("left out 6 in found drawn of latents beside them, such as a.pasted.png")
+    assert "found/cut.safetensors: " in told[2]
+    edited = gan.edit(gan.read_latents(tmp_path / "found" / "a.safetensors"), {"smile": 2})
+    assert (pixels(tmp_path / "out" / "a-edited.png") == np.asarray(edited.images[0])).all()
+
+
 def test_a_recipe_is_followed_in_its_own_dtype(run, gan: HFGan, toy: Path, tmp_path: Path, monkeypatch) -> None:
     sheet = gan.edit(gan.sample(seed=4), {"smile": 2}).recipes[0] | {"dtype": "float16"}
     (tmp_path / "one.json").write_text(json.dumps(sheet))
@@ -232,9 +251,7 @@ def test_nothing_is_overwritten(run, tmp_path: Path, capsys) -> None:
     (tmp_path / "out" / "seed0001-edited.png").unlink()
     capsys.readouterr()
     assert run(*given) == 1
-    assert "out/seed0002-edited.png and 1 more exist already: choose another place, or pass --overwrite" in said(
-        capsys
-    )
+    assert "out/seed0002-edited.png and 1 more exist already: choose another place or pass --overwrite" in said(capsys)
     assert not (tmp_path / "out" / "seed0001-edited.png").exists(), "it refuses before it draws"
     assert mine.read_bytes() == b"mine"
     assert run(*given, "--overwrite") == 0
@@ -326,7 +343,8 @@ def test_a_model_without_the_parts_says_how_to_get_them(tmp_path: Path, photo, c
         ([str(tmp_path / "me.png"), "--set", "smile=1", "--interest", "auto"], "this model has no encoder"),
         (["--list"], "this model has no directions"),
     ):
-        assert cli.main(["edit", "-m", str(plain), *given, str(tmp_path / "out")]) == 1
+        target = [] if given == ["--list"] else [str(tmp_path / "out")]
+        assert cli.main(["edit", "-m", str(plain), *given, *target]) == 1
         assert sentence in said(capsys)
 
 
@@ -360,6 +378,12 @@ def test_a_model_without_the_parts_says_how_to_get_them(tmp_path: Path, photo, c
         ["--recipe", "a.json", "--layers", "1", "out"],
         ["--recipe", "a.jpg", "out"],
         ["--seeds", "1", "--nothing"],
+        ["--list", "out"],
+        ["--list", "a.png", "out"],
+        ["--list", "--seeds", "1"],
+        ["--list", "--set", "smile=1"],
+        ["--list", "--overwrite"],
+        ["--list", "--label", "0"],
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(capsys, arguments: list[str]) -> None:

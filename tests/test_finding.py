@@ -125,6 +125,9 @@ def test_few_and_lopsided_labels_are_fitted_and_fewer_refused() -> None:
     assert (normal @ one.step[0].double()).item() > 0.4
     with pytest.raises(ValueError, match="there are 3 samples with 'x' and 60 without: label 4 or more of each"):
         finding.fit_labels("x", w[few[1:]], labels[few[1:]], SPECTRUM)
+    again = torch.cat([few[1:], few[1:4], few[1:4]])
+    with pytest.raises(ValueError, match="there are 3 samples with 'x' and 60 without"):
+        finding.fit_labels("x", w[again], labels[again], SPECTRUM)
 
 
 def test_the_same_labels_give_the_same_direction() -> None:
@@ -431,3 +434,7 @@ def test_a_score_that_orders_its_ends_alone_is_weak() -> None:
     assert ends["split_half"] > 0.75
     assert (ends["correlation"] < 0.1, ends["quality"]) == (True, "weak")
     assert finding.fit_scores("all", w, w[:, 0], stats, share=0.08).source["quality"] == "strong"
+    scores = w[:, 0] / 2 + torch.randn(2000, generator=source)  # which orders what is in between a little
+    scores[order[:160]], scores[order[-160:]] = -10.0, 10.0
+    some = finding.fit_scores("some", w, scores, stats, share=0.08).source
+    assert (0.3 < some["correlation"] < 0.5, some["split_half"] > 0.75, some["quality"]) == (True, True, "usable")

@@ -166,13 +166,13 @@ TRAPS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "export of GANSpace": (lambda p: pickled(p, "smile.pkl"), "smile.pkl is no .npy, .npz, .pt or .safetensors"),
     "pickle as .pt": (lambda p: pickled(p, "smile.pt"), "smile.pt is damaged or holds more than tensors"),
     "object in .pt": (lambda p: pt(p, {"eigvec": Trap(p / "sprung")}), "age.pt is damaged or holds more than tensors"),
-    "pickle as .npy": (lambda p: pickled(p, "smile.npy"), "smile.npy is no array that numpy reads without pickle"),
-    "objects in .npy": (object_array, "age.npy is no array that numpy reads without pickle"),
+    "pickle as .npy": (lambda p: pickled(p, "smile.npy"), "smile.npy holds pickled objects, which are never opened"),
+    "objects in .npy": (object_array, "age.npy holds pickled objects, which are never opened"),
     "objects in .npz": (
         lambda p: ganspace(p, lat_comp=np.array([Trap(p / "sprung")])),
-        "w.npz is no .npz that numpy reads without pickle",
+        "w.npz holds pickled objects, which are never opened",
     ),
-    "pickle as .npz": (lambda p: pickled(p, "smile.npz"), "smile.npz is no .npz that numpy reads without pickle"),
+    "pickle as .npz": (lambda p: pickled(p, "smile.npz"), "smile.npz holds pickled objects, which are never opened"),
     "pickle as .safetensors": (lambda p: pickled(p, "smile.safetensors"), "is not a safetensors file"),
 }
 
@@ -190,9 +190,14 @@ def test_pickled_directions_are_refused_and_run_nothing(
         pickle.loads(pickle.dumps(Trap(tmp_path / "no" / "such")))  # the trap itself works
 
 
-def empty(path: Path, name: str) -> Path:
-    (path / name).write_bytes(b"")
+def raw(path: Path, name: str, content: bytes = b"") -> Path:
+    (path / name).write_bytes(content)
     return path / name
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-40])
+    return path
 
 
 WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -212,10 +217,17 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "integers": (lambda p: npy(p, torch.ones(16, dtype=torch.int64)), "holds a int64"),
     "integers in .pt": (lambda p: pt(p, torch.ones(16, dtype=torch.int64)), "a torch.int64 tensor: expected"),
     "dict in .pt": (lambda p: pt(p, {"w": torch.ones(16)}), "holds a dict: expected a floating point tensor"),
-    "empty .npy": (lambda p: empty(p, "a.npy"), "a.npy is no array"),
-    "empty .npz": (lambda p: empty(p, "a.npz"), "a.npz is no .npz"),
-    "empty .pt": (lambda p: empty(p, "a.pt"), "a.pt is damaged"),
-    "empty .safetensors": (lambda p: empty(p, "a.safetensors"), "is empty"),
+    "empty .npy": (lambda p: raw(p, "a.npy"), "a.npy is damaged or no .npy of numpy"),
+    "empty .npz": (lambda p: raw(p, "a.npz"), "a.npz is damaged or no .npz of numpy"),
+    "text as .npy": (lambda p: raw(p, "a.npy", b"0.1 0.2"), "a.npy is damaged or no .npy of numpy: save plain"),
+    "text as .npz": (lambda p: raw(p, "a.npz", b"0.1 0.2"), "a.npz is damaged or no .npz of numpy: save plain"),
+    "cut .npy": (lambda p: cut(npy(p, torch.ones(16))), "age.npy is damaged"),
+    "cut .npz": (lambda p: cut(ganspace(p)), "w.npz is damaged"),
+    "sparse .pt": (lambda p: pt(p, torch.ones(1, 16).to_sparse()), "holds a tensor that is sparse or without its"),
+    "rows in .pt": (lambda p: pt(p, {"eigvec": torch.ones(16, 2).to_sparse_csr()}), "holds a tensor that is sparse"),
+    "meta .pt": (lambda p: pt(p, torch.ones(1, 16, device="meta")), "holds a tensor that is sparse or without its"),
+    "empty .pt": (lambda p: raw(p, "a.pt"), "a.pt is damaged"),
+    "empty .safetensors": (lambda p: raw(p, "a.safetensors"), "is empty"),
     "components of Z": (lambda p: ganspace(p, lat_stdev=None, lat_mean=None), "has no lat_stdev, lat_mean"),
     "too few deviations": (
         lambda p: ganspace(p, lat_stdev=np.ones(2)),
@@ -233,6 +245,7 @@ def test_what_does_not_fit_is_one_sentence(generator: StyleGAN2Generator, tmp_pa
         read_directions(write(tmp_path), generator)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "allow_pickle" not in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [{"rows": "both"}, {"sigma": 0.0}, {"sigma": float("nan")}])

@@ -17,6 +17,8 @@ ABOUT = (
     "first. For each, NAME-edited.png is what the model draws, and carries its recipe. Sub-folders and names are kept."
 )
 LIST = ("name", "kind", "layers", "quality", "accuracy", "samples")  # columns of --list
+WITH_LIST = ("list", "model", "device", "dtype")  # flags that --list heeds
+NAMELESS = {"input": "INPUT", "output": "OUT_DIR"}
 NEEDS = {
     "psi": "seeds", "label": "seeds", "interest": "input", "align": "input", "refine": "input", "paste": "input",
     "to": "set", "steps": "strip", "reach": "strip", "video": "strip", "feather": "region",
@@ -32,8 +34,8 @@ def parse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse
     """
     parser.description = ABOUT
     parser.add_argument("input", type=Path, nargs="*", metavar="INPUT",
-                        help="photos, folders of them, pictures that carry a recipe, and latents that `hfgan invert` "
-                        "wrote")  # fmt: skip
+                        help="photos, pictures that carry a recipe, latents that `hfgan invert` wrote, and folders "
+                        "of them")  # fmt: skip
     parser.add_argument("output", type=Path, nargs="?" if "--list" in arguments else None, metavar="OUT_DIR",
                         help="made where needed")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="show the directions of the model, and nothing else")
@@ -45,8 +47,7 @@ def parse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "float16", "bfloat16"),
                         help="(that of --recipe, or %(default)s)")  # fmt: skip
     options = parser.parse_intermixed_args(arguments)  # else OUT_DIR may not follow a flag
-    if not options.list:
-        _check(options, parser)
+    (_check_list if options.list else _check)(options, parser)
     return options
 
 
@@ -97,6 +98,13 @@ def _strength(text: str) -> tuple[str, float]:
     if not name.strip() or not equals or strength is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no direction and strength such as smile=2")
     return name.strip(), strength
+
+
+def _check_list(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """End where --list is given with what it would not heed."""
+    for key, value in vars(options).items():
+        if key not in WITH_LIST and value not in (parser.get_default(key), []):
+            parser.error(f"--list goes without {NAMELESS.get(key, f'--{key}')}")
 
 
 def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
+from safetensors import safe_open
 
 from hfgan import editing, editrecipes, recipes
 from hfgan.batches import Batch, check_free
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hfgan import HFGan
 
 SET, PASTE, STRIP, WAY, AGAIN = "-edited.png", "-pasted.png", "-strip.png", "-way", ".png"  # what ends names
-LATENTS = ".safetensors"
+LATENTS, DRAWN = ".safetensors", (".png", ".pasted.png", ".sheet.png")  # what `hfgan invert` writes of a photo
 OF_PHOTOS = {"paste": False, "refine": 0, "interest": "everything", "align": "center"}  # flags and defaults
 BETWEEN, FPS = 6, 24  # frames of a video from one picture of the strip to the next, and a second
 
@@ -100,6 +101,19 @@ class _Batch(Batch):
             if idle and not _is_photo(source):
                 self.warn(f"{path} is no photo: --{', --'.join(idle)} left out")
 
+    def takes(self, path: Path) -> bool:
+        """Latents count below a folder too."""
+        return path.suffix.lower() == LATENTS and _holds_latents(path)
+
+    def _names(self, folder: Path, besides: Sequence[Path | None]) -> list[str]:
+        """Those of the folder, without what `hfgan invert` drew of latents beside them."""
+        found = super()._names(folder, besides)
+        stems = [str(Path(name).with_suffix("")) for name in found if name.lower().endswith(LATENTS)]
+        drawn = {f"{stem}{end}" for stem in stems for end in DRAWN} & set(found)
+        if drawn:
+            self.warn(f"left out {len(drawn)} in {folder} drawn of latents beside them, such as {min(drawn)}")
+        return [name for name in found if name not in drawn]
+
     def open_recipe(self, path: Path) -> None:
         """The recipe of a file is the one picture of this run, and drawn in its dtype if no other is asked for."""
         if not path.is_file():
@@ -136,8 +150,7 @@ class _Batch(Batch):
                 setattr(self.options, flag, _read(path))
         outputs = [path for job in self.jobs for path in job.files.values()]
         self.check_outputs(outputs, self.read)
-        if not self.options.overwrite:
-            check_free(outputs, ", or pass --overwrite")
+        check_free(outputs, self.options.overwrite)
 
     # ---------------------------------------------------------------- pictures
 
@@ -243,6 +256,15 @@ def _carries_recipe(path: Path) -> bool:
             return "hfgan" in pil.info
     except Exception:  # a damaged file can make a decoder raise anything; it is told of when it is read
         return False
+
+
+def _holds_latents(path: Path) -> bool:
+    """Whether a .safetensors file is of `hfgan invert`, rather than the weights of a model."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "w_plus" in file.keys()  # noqa: SIM118  # it is no dict
+    except Exception:  # a damaged file may be one; it is told of when it is read
+        return True
 
 
 def _read(path: Path) -> Image.Image:

@@ -116,8 +116,8 @@ class _Batch(Batch):
         given += [self.options.interest] if isinstance(self.options.interest, Path) else []
         outputs = [path for job in self.jobs for path in job.files.values()]
         self.check_outputs(outputs, given)
-        if not (self.options.resume or self.options.overwrite):
-            check_free([*outputs, *filter(None, [self.options.manifest])], ", or pass --resume or --overwrite")
+        outputs += filter(None, [self.options.manifest])
+        check_free(outputs, self.options.resume or self.options.overwrite, ", or pass --resume or --overwrite")
 
     # ---------------------------------------------------------------- the manifest
 

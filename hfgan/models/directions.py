@@ -78,7 +78,7 @@ class WStats:
 # ---------------------------------------------------------------- one direction
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Direction:
     """What moves one attribute, and what measures it; equal only to itself, so that it can be the key of a dict.
 
@@ -119,6 +119,10 @@ class Direction:
             raise ValueError(f"kind of {self.name!r} is {self.kind!r}: expected one of {', '.join(KINDS)}")
         for key, value in clean.items():
             object.__setattr__(self, key, value)  # frozen
+
+    def __repr__(self) -> str:
+        layers = "all" if self.layers is None else list(self.layers)
+        return f"Direction({self.name!r}, {self.kind}, quality {self.source.get('quality')}, layers {layers})"
 
     @property
     def shared(self) -> bool:
@@ -372,13 +376,13 @@ class DirectionSet(BesideGenerator):
         return Direction(step=step, normal=normal, fingerprint=self.config.generator_fingerprint, **kept)
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each direction: name, kind, layers (None for all), absolute (if a value of it can be reached);
-        then quality, accuracy, split_half and samples (how many were labelled), None where unknown.
+        """A row for each direction: name, kind, layers (None for all); then quality, accuracy, split_half and
+        samples (how many were labelled), None where unknown.
         """
         return [self._row(one) for one in self]
 
     @staticmethod
     def _row(one: Direction) -> dict[str, Any]:
-        row = {"name": one.name, "kind": one.kind, "layers": one.layers, "absolute": one.normal is not None}
+        row = {"name": one.name, "kind": one.kind, "layers": one.layers}
         row |= {key: one.source.get(key) for key in ("quality", "accuracy", "split_half")}
         return row | {"samples": one.source["n_pos"] + one.source["n_neg"] if "n_pos" in one.source else None}
