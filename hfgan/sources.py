@@ -134,7 +134,7 @@ class _Zip:
     def read(self, name: str) -> bytes:
         try:
             return self.archive.read(name)
-        except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except (RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise OSError(0, f"in the archive: {error}") from error  # encrypted, unknown method, damaged
 
     def label(self, name: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import files, rows, said, write
 from fastapi.testclient import TestClient
 from PIL import Image
 from toy import save_toy
@@ -62,22 +62,8 @@ def client(gan: HFGan) -> TestClient:
     return TestClient(server.server(gan, Options()))
 
 
-def write(path: Path, photo: Image.Image, **how: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    photo.save(path, **how)
-    return path
-
-
 def pixels(data: bytes | Path) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)).astype(int)
-
-
-def said(capsys, lines: int = 1) -> str:
-    """What stderr holds: so many lines, and no traceback."""
-    text = capsys.readouterr().err
-    assert len(text.splitlines()) == lines, text
-    assert "Traceback" not in text
-    return text
 
 
 # ---------------------------------------------------------------- the same bytes
@@ -365,16 +351,6 @@ def fill(root: Path, photo) -> None:
     write(root / "in" / "deep er" / "b.webp", photo(50, 60, seed=2))
     (root / "in" / "broken.png").write_bytes(b"no picture")
     (root / "in" / "notes.txt").write_text("notes")
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def rows(path: Path) -> dict[str, dict]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len({row["input"] for row in lines}) == len(lines), "one line for each input"
-    return {row["input"]: row for row in lines}
 
 
 def test_a_folder_goes_on_after_a_broken_picture_and_tells_of_each(run, gan, tmp_path, photo, capsys) -> None:

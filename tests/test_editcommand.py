@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import files, said, write
 from PIL import Image
 from safetensors.torch import save_file
 from toy import save_toy
@@ -47,24 +48,6 @@ def run(toy: Path, gan: HFGan, tmp_path: Path, monkeypatch) -> Callable[..., int
         return cli.main(["edit", "--model", str(toy), "--device", "cpu", *map(str, arguments)])
 
     return go
-
-
-def write(path: Path, photo: Image.Image) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    photo.save(path)
-    return path
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def said(capsys, lines: int = 1) -> str:
-    """What stderr holds: so many lines, and no traceback."""
-    text = capsys.readouterr().err
-    assert len(text.splitlines()) == lines, text
-    assert "Traceback" not in text
-    return text
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import files, rows, said, write
 from PIL import Image
 from toy import save_toy
 
@@ -41,12 +42,6 @@ def run(toy: Path, gan: HFGan, tmp_path: Path, monkeypatch):
     return go
 
 
-def write(path: Path, photo: Image.Image, **how: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    photo.save(path, **how)
-    return path
-
-
 def region(width: int = 48, height: int = 48) -> Image.Image:
     pil = Image.new("L", (width, height))
     pil.paste(255, (width // 4, height // 4, width - width // 4, height - height // 4))
@@ -59,24 +54,6 @@ def fill(root: Path, photo) -> None:
     write(root / "in" / "deep er" / "b.webp", photo(50, 60, seed=2))
     (root / "in" / "broken.png").write_bytes(b"no picture")
     (root / "in" / "notes.txt").write_text("notes")
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def rows(path: Path) -> dict[str, dict]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len({row["input"] for row in lines}) == len(lines), "one line for each input"
-    return {row["input"]: row for row in lines}
-
-
-def said(capsys, lines: int = 1) -> str:
-    """What stderr holds: so many lines, and no traceback."""
-    text = capsys.readouterr().err
-    assert len(text.splitlines()) == lines, text
-    assert "Traceback" not in text
-    return text
 
 
 def pixels(path: Path) -> np.ndarray:
