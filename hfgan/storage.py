@@ -152,7 +152,7 @@ def _fault(path: Path) -> str | None:
         start = file.read(64)
         header_size = int.from_bytes(start[:8], "little")
         if size < 8 or start[8:9] != b"{":
-            return _foreign(start, size)
+            return _no_weights(start, size)
         if size < 8 + header_size:
             return f"is truncated: {size} bytes, its header alone needs {8 + header_size}"
         file.seek(8)
@@ -168,15 +168,21 @@ def _fault(path: Path) -> str | None:
     return f"is {'truncated' if size < expected else 'too long'}: {size} bytes, expected {expected}"
 
 
-def _foreign(start: bytes, size: int) -> str:
-    """What a file that is not safetensors is, from its first bytes."""
+def _no_weights(start: bytes, size: int) -> str:
+    """What is wrong with a file that does not begin as safetensors do."""
     if size == 0:
         return "is empty (0 bytes)"
+    what = foreign(start)
+    return f"is {what} ({size} bytes), not the weights" if what else f"is not a safetensors file ({size} bytes)"
+
+
+def foreign(start: bytes) -> str | None:
+    """What a file that should hold weights is instead, from its first bytes; None where they do not tell."""
     if start.startswith(b"version https://git-lfs"):
-        return f"is a Git-LFS pointer ({size} bytes), not the weights"
+        return "a Git-LFS pointer"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return f"is a web page ({size} bytes), not the weights"
-    return f"is not a safetensors file ({size} bytes)"
+        return "a web page"
+    return None
 
 
 # ---------------------------------------------------------------- writing

@@ -19,6 +19,7 @@ MAX_LINES, MAX_FUNCTION = 400, 80
 # the rooms from the inside out: a file imports only from rooms before its own (or, for verbs, from the named ones)
 ROOMS = {
     "storage": 0,
+    "pickles": 0,
     "images": 1,
     "models": 1,
     "sources": 2,
@@ -26,6 +27,7 @@ ROOMS = {
     "drawing": 4,
     "altering": 4,
     "pipeline": 4,
+    "converting": 5,
     "cli": 5,
     "app": 5,
 }
