@@ -22,8 +22,10 @@ _HOME = {
     "HFGanModel": "models.base",
     "InterestEncoder": "models.encoder",
     "Inversion": "inversion",
+    "Labels4FreeAlpha": "models.labels4free",
     "MattingNetwork": "models.matting",
     "ModeBank": "models.banks",
+    "PublishedEncoder": "models.published",
     "ReconstructionEncoder": "models.reconstructor",
     "SampleOutput": "drawing",
     "StyleGAN2Discriminator": "models.discriminator",
@@ -46,7 +48,9 @@ if TYPE_CHECKING:
     from hfgan.models.directions import WStats as WStats
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
     from hfgan.models.encoder import InterestEncoder as InterestEncoder
+    from hfgan.models.labels4free import Labels4FreeAlpha as Labels4FreeAlpha
     from hfgan.models.matting import MattingNetwork as MattingNetwork
+    from hfgan.models.published import PublishedEncoder as PublishedEncoder
     from hfgan.models.reconstructor import ReconstructionEncoder as ReconstructionEncoder
     from hfgan.models.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
     from hfgan.parts import bundled_models as bundled_models

@@ -1,4 +1,4 @@
-"""The command `hfgan`: sample, invert, edit, cutout, dataset, export, info, app, evaluate. Slow imports come late."""
+"""The command `hfgan`: sample, invert, edit, cutout, convert, export, info, app, ... Slow imports come late."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from hfgan.pipeline import HFGan, SampleOutput
 
 BATCH = 16
-# commands with flags of their own: their folder, and the part that the model needs which is meant when none is named
-OWN = {"cutout": ("cutting", "matting"), "edit": ("edits", "directions"), "invert": ("inverting", "encoder")}
+# commands with flags of their own: where they are, and the part that the model needs which is meant when none is named
+OWN = {
+    "convert": ("converting.cli", "generator"), "cutout": ("cutting.cli", "matting"),
+    "edit": ("edits.cli", "directions"), "export": ("converting.exportcli", "matting"),
+    "invert": ("inverting.cli", "encoder"),
+}  # fmt: skip
 FIRST = "hfaces-64"  # the bundled model that is meant when none is named
 NO_MODEL = (
     "no model comes with this copy of hfgan: train one with `accelerate launch training/train.py generator "
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="hfgan", description="Draw pictures with a StyleGAN2.")
     parser.add_argument("--version", action="version", version=f"hfgan {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_sample, _add_own, _add_dataset, _add_export, _add_info, _add_app):
+    for add in (_add_sample, _add_own, _add_dataset, _add_info, _add_app):
         add(commands)
     commands.add_parser("evaluate", add_help=False, help="measure a model, in a checkout of the repository")
     return parser
@@ -114,19 +118,17 @@ def _add_sample(commands: Any) -> None:
 
 
 def _add_own(commands: Any) -> None:
+    commands.add_parser("convert", add_help=False, help="make a model of a published checkpoint, without running it")
     commands.add_parser("invert", add_help=False, help="find the latents that draw photos, faithful to what matters")
     commands.add_parser("edit", add_help=False, help="move pictures along directions, draw recipes again")
     commands.add_parser("cutout", add_help=False, help="cut the subjects out of photos: files, folders, HTTP, frames")
+    commands.add_parser("export", add_help=False, help="write a part of a model for other programs")
 
 
 def _add_dataset(commands: Any) -> None:
     parser = _command(commands, "dataset", _dataset, "write pictures and their alpha as a data set for segmentation")
     _add_model(parser)
     flags.add_dataset(parser)
-
-
-def _add_export(commands: Any) -> None:
-    flags.add_export(_command(commands, "export", _export, "write a part of a model for other programs, as ONNX"))
 
 
 def _add_info(commands: Any) -> None:
@@ -286,13 +288,13 @@ def _save(image: Any, path: Path, recipe: dict | None, options: argparse.Namespa
     print(path)
 
 
-# ---------------------------------------------------------------- cutout, edit, invert
+# ---------------------------------------------------------------- convert, cutout, edit, export, invert
 
 
 def _parse_own(command: str, arguments: list[str]) -> argparse.Namespace:
     """Read the flags of one of OWN."""
-    folder, part = OWN[command]
-    own = importlib.import_module(f"hfgan.{folder}.cli")
+    module, part = OWN[command]
+    own = importlib.import_module(f"hfgan.{module}")
     options = own.parse(arguments, _Parser(prog=f"hfgan {command}"))
     options.command = command
 
@@ -303,7 +305,7 @@ def _parse_own(command: str, arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-# ---------------------------------------------------------------- dataset, export
+# ---------------------------------------------------------------- dataset
 
 
 def _dataset(options: argparse.Namespace) -> None:
@@ -316,18 +318,6 @@ def _dataset(options: argparse.Namespace) -> None:
     tally = export_pairs(gan, options.out, options.num, card=card, **settings)
     print(f"{options.out}: {tally.kept:,} pairs; {tally.coverage:,} samples were left out for their coverage and "
           f"{tally.confidence:,} for their confidence")  # fmt: skip
-
-
-def _export(options: argparse.Namespace) -> None:
-    from hfgan.export import export_matting
-    from hfgan.pipeline import HFGan
-
-    check_free([options.out], options.overwrite)
-    gan = HFGan.from_pretrained(options.model or _bundled(options.part)[0])
-    net = gan.part(options.part)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    export_matting(net, options.out, name=gan.name, overwrite=options.overwrite)
-    print(options.out)
 
 
 # ---------------------------------------------------------------- info, app, evaluate

@@ -20,7 +20,7 @@ from torch import Tensor
 from hfgan.alignment import fade
 from hfgan.images import save_png, to_tensor
 from hfgan.inversion import Inversion, read_interest
-from hfgan.models.alpha import AlphaNetwork, AlphaStream
+from hfgan.models.alpha import AlphaModel
 from hfgan.models.directions import Direction, DirectionSet
 from hfgan.models.encoder import shrink
 from hfgan.models.stylegan2 import StyleGAN2Generator, SynthesisNetwork
@@ -119,7 +119,7 @@ def moved(w_plus: Tensor, edits: Sequence[Edit]) -> Tensor:
 
 def draw_chain(
     synthesis: SynthesisNetwork, w_plus: Tensor, noise: list[Tensor | None], regions: Sequence[Tensor | None],
-    net: AlphaNetwork | None = None,
+    net: AlphaModel | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Pictures of w_plus (n, num_ws, w_dim), drawn side by side, each in its region over the one before it.
 
@@ -134,7 +134,7 @@ def draw_chain(
     Returns:
         Pictures (n, c, r, r), and the alpha of each (n, 1, r, r), or None without `net`.
     """
-    stream, limited = None if net is None else AlphaStream(net), any(region is not None for region in regions)
+    stream, limited = None if net is None else net.stream(), any(region is not None for region in regions)
 
     def over(x: Tensor) -> Tensor:  # (n, c, s, s)
         rows = list(x.split(1))

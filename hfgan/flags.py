@@ -142,16 +142,6 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
                         help="new, or begun by the same command, which then goes on (%(default)s)")  # fmt: skip
 
 
-def add_export(parser: argparse.ArgumentParser) -> None:
-    """The flags of `hfgan export`."""
-    parser.add_argument("part", choices=("matting",), help="which part of the model")
-    parser.add_argument("--model", help="bundled name, folder or Hub id (the bundled model)")
-    parser.add_argument(
-        "--out", type=file(".onnx"), default=Path("matting.onnx"), metavar="ONNX", help="(%(default)s)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-
-
 def cut(text: str, most: int) -> str:
     """The text, or its beginning: what strangers wrote into a file may be of any length."""
     return text if len(text) <= most else f"{text[:most]} ... of {len(text):,} characters"

@@ -8,10 +8,8 @@ whatever its norm was.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,8 @@ from torch import Tensor
 
 from hfgan.models.directions import Direction, DirectionSet, WStats
 from hfgan.models.stylegan2 import StyleGAN2Generator
-from hfgan.storage import read_npy, read_tagged, write_atomic
+from hfgan.pickles import read_pickle
+from hfgan.storage import PICKLES, read_npy, read_tagged, write_atomic
 
 ROWS = (None, "shared", "per-layer")
 FORMAT = "hfgan-directions"  # in the texts of a .safetensors file that holds them alone
@@ -36,7 +35,8 @@ def read_directions(
 
     - `.npy`: (w_dim,), (1, w_dim), (num_ws, w_dim) or (1, num_ws, w_dim), as of InterFaceGAN.
     - `.npz` of GANSpace with lat_comp, lat_stdev and lat_mean: "NAME-0", "NAME-1", ...
-    - `.pt`: a tensor of the shapes above, as of encoder4editing, or {"eigvec": (w_dim, k)}, one a column.
+    - `.pt`, `.pkl`: a tensor of the shapes above, as of encoder4editing; {"eigvec": (w_dim, k)}, one a column; a
+      component that GANSpace exported.
     - `.safetensors` of `write_directions`, or a folder with the part `directions` of a model.
 
     Args:
@@ -50,20 +50,22 @@ def read_directions(
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected directions as .npy, .npz, .pt or .safetensors")
+        raise FileNotFoundError(f"{path} does not exist: expected directions as .npy, .npz, .pt, .pkl or .safetensors")
     if rows not in ROWS or not (sigma is None or 0 < sigma < 1e6):
         raise ValueError(f"rows is {rows!r} and sigma {sigma!r}: expected shared or per-layer, and a positive number")
     if path.is_dir() or path.suffix == ".safetensors":
         if rows is not None or sigma is not None:
             raise ValueError(f"{path} says itself what its rows are and how far strength 1 goes: leave both out")
         return _named(_read_ours(path, generator), name)
+    sigmas = mean = limits = None
     if path.suffix == ".npz":
         vectors, sigmas, mean = _read_ganspace(path)
-    elif path.suffix in (".npy", ".pt"):
-        found = _read_array(path) if path.suffix == ".npy" else _read_pt(path)
-        vectors, sigmas, mean = found if isinstance(found, list) else [found], None, None
+    elif path.suffix == ".npy":
+        vectors = [_read_array(path)]
+    elif path.suffix in PICKLES:
+        vectors, sigmas, limits = _read_pickled(path)
     else:
-        raise ValueError(f"{path} is no .npy, .npz, .pt or .safetensors: save the vector with numpy.save")
+        raise ValueError(f"{path} is no .npy, .npz, .pt, .pkl or .safetensors: save the vector with numpy.save")
     stats, fingerprint = WStats.of(generator), generator.fingerprint()
     mean = stats.mean if mean is None else mean
     directions = []
@@ -72,7 +74,7 @@ def read_directions(
         own = sigma if sigma is not None or sigmas is None else sigmas[k].item()
         source = {"method": "imported", "file": path.name, "norm": round(layers.norm().item(), 6)}
         one = _in_deviations(layers, stats, mean, own)
-        directions.append(replace(one, fingerprint=fingerprint, source=source))
+        directions.append(replace(one, fingerprint=fingerprint, source=source, layers=limits))
     return _named(directions, path.stem if name is None else name)
 
 
@@ -154,21 +156,24 @@ def _read_ganspace(path: Path) -> tuple[list[Tensor], Tensor, Tensor]:
     return list(components), sigmas, mean.flatten()
 
 
-def _read_pt(path: Path) -> Tensor | list[Tensor]:
-    """The tensor in a file of torch.save, or the columns of its eigvec; whatever else it holds is not built."""
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign file: torch raises anything from EOFError to UnpicklingError
-        raise ValueError(f"{path} is damaged or holds more than tensors, which is never opened: save .npy") from error
-    eigvec = found.get("eigvec") if isinstance(found, Mapping) else None
-    columns = isinstance(eigvec, Tensor) and eigvec.ndim == 2 and eigvec.is_floating_point()
-    found = eigvec if columns else found
+def _read_pickled(path: Path) -> tuple[list[Tensor], Tensor | None, tuple[int, ...] | None]:
+    """The vectors in a checkpoint, read as data; of one that GANSpace exported its deviation (1,) and layers, too."""
+    found = read_pickle(path)
+    held = found if isinstance(found, dict) else {}
+    if isinstance(held.get("lat_comp"), Tensor):
+        first, last, sigma = (held.get(key) for key in ("edit_start", "edit_end", "lat_stdev"))
+        ranged = isinstance(first, int) and isinstance(last, int) and 0 <= first < last <= 64
+        known = isinstance(sigma, int | float | Tensor) and 0 < float(torch.as_tensor(sigma).flatten()[0]) < 1e6
+        layers = tuple(range(first, last)) if ranged else None
+        return [held["lat_comp"]], torch.as_tensor(sigma).double().flatten()[:1] if known else None, layers
+    eigvec = held.get("eigvec")
+    if isinstance(eigvec, Tensor) and eigvec.ndim == 2 and eigvec.is_floating_point():
+        return list(eigvec.T), None, None
     if not isinstance(found, Tensor) or not found.is_floating_point():
         kind = f"a {found.dtype} tensor" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise ValueError(f"{path} holds {kind}: expected a floating point tensor, or a dict with eigvec (w_dim, k)")
-    if found.layout != torch.strided or found.device.type != "cpu":
-        raise ValueError(f"{path} holds a tensor that is sparse or without its numbers: save it dense, on the CPU")
-    return list(found.T) if columns else found
+        wanted = "a floating point tensor, or a dict with eigvec (w_dim, k) or lat_comp"
+        raise ValueError(f"{path} holds {kind}: expected {wanted}")
+    return [found], None, None
 
 
 # ---------------------------------------------------------------- numbers

@@ -20,12 +20,14 @@ from torch.nn import functional as F
 
 from hfgan.alignment import Align, Alignment, find_alignment
 from hfgan.images import Source, load_image, on_white, to_image, to_pil, to_tensor, with_channels, write_file
-from hfgan.models.alpha import AlphaNetwork
+from hfgan.models.alpha import AlphaModel
 from hfgan.models.encoder import InterestEncoder, continue_outside, shrink
 from hfgan.models.matting import MattingNetwork
+from hfgan.models.published import PublishedEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.storage import read_tagged
 
+Encoder = InterestEncoder | PublishedEncoder
 Interest = Image.Image | np.ndarray | Tensor | Source | Sequence[float] | None
 LEAST, MOST = 0.02, 0.98  # area of a subject that is believed
 CLEAR = 0.5  # probability from which on a pixel counts as no obstacle
@@ -264,7 +266,7 @@ def check_generator(known: str, given: str, what: str) -> None:
 
 @torch.no_grad()  # as a decorator, so that it ends where the generator waits
 def encode(
-    generator: StyleGAN2Generator, encoder: InterestEncoder, image: Tensor, interest: Tensor | None, steps: int
+    generator: StyleGAN2Generator, encoder: Encoder, image: Tensor, interest: Tensor | None, steps: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The w_plus (1, num_ws, w_dim) and the drawing (1, c, r, r) after each step of the encoder."""
     given = None if interest is None else interest.to(generator.device)
@@ -273,7 +275,7 @@ def encode(
 
 @torch.no_grad()
 def auto_interest(
-    generator: StyleGAN2Generator, encoder: InterestEncoder, matting: MattingNetwork, alpha: AlphaNetwork | None,
+    generator: StyleGAN2Generator, encoder: Encoder, matting: MattingNetwork, alpha: AlphaModel | None,
     image: Tensor, steps: int,
 ) -> tuple[Tensor | None, str]:  # fmt: skip
     """The subject of an image (1, c, r, r) without what stands before it, (1, 1, r, r), 0 or 1; and "auto".

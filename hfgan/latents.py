@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hfgan.inversion import encode
-from hfgan.models.encoder import InterestEncoder
+from hfgan.inversion import Encoder, encode
 from hfgan.models.perceptual import Perceptual
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.projection import image2stylegan, project, w_statistics
@@ -19,7 +18,7 @@ from hfgan.tuning import WeightDelta, tune
 
 PROJECTIONS = {"projector": project, "image2stylegan": image2stylegan}
 METHODS = ("encoder", *PROJECTIONS)
-STEPS = {"encoder": 3} | dict.fromkeys(PROJECTIONS, 1000)
+STEPS = 1000  # of a projection
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,6 @@ class Search:
         for name in ("refine", "noise_steps", "tune_steps"):
             check_count(getattr(self, name), name, least=0)
 
-    @property
-    def first_steps(self) -> int:
-        """Steps of the method itself."""
-        return STEPS[self.method] if self.steps is None else self.steps
-
 
 @dataclass(frozen=True)
 class Found:
@@ -72,7 +66,7 @@ class Found:
 
 @torch.no_grad()
 def look_for(
-    generator: StyleGAN2Generator, encoder: InterestEncoder | None, perceptual: Callable[[], Perceptual],
+    generator: StyleGAN2Generator, encoder: Encoder | None, perceptual: Callable[[], Perceptual],
     image: Tensor, interest: Tensor | None, how: Search,
 ) -> Found:  # fmt: skip
     """The latent of an image (1, c, r, r) in [-1, 1] within its interest (1, 1, r, r), or everywhere.
@@ -90,11 +84,11 @@ def look_for(
         return not stopped
 
     if how.method == "encoder":
-        found = list(encode(generator, encoder, image, interest, how.first_steps))
+        found = list(encode(generator, encoder, image, interest, how.steps or encoder.default_steps))
         w_plus, taken, w_std = found[-1][0], [drawn for _, drawn in found], encoder.w_std
     else:
         projected = PROJECTIONS[how.method](
-            generator, image, interest, net=perceptual(), steps=how.first_steps, keep_going=keep_going
+            generator, image, interest, net=perceptual(), steps=how.steps or STEPS, keep_going=keep_going
         )
         w_plus, noise = projected.w_plus, projected.noise
         mean, spread = w_statistics(generator)

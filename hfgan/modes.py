@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from hfgan.metrics import resize
 from hfgan.models.banks import ASSIGNMENTS, MAX_MODES, SPACES, ModeBank, whitening_scale
 from hfgan.models.perceptual import Perceptual
 from hfgan.models.stylegan2 import StyleGAN2Generator
+from hfgan.pickles import Record, read_pickle
 from hfgan.storage import read_npy, read_tensors
 
 TRUNCATIONS = ("global", "multimodal", "none")
@@ -299,14 +301,17 @@ def read_centers(path: str | Path) -> Tensor:
     """Centers (k, w_dim), fp32, from any form in which they are passed around.
 
     A .npy file (k, w_dim); one center as .npy of (1, L, w_dim) or (1, 1, L, w_dim), L equal rows; a folder of .npy
-    files, taken in the order of their names; a .safetensors file of a generator with a buffer `w_centers`.
+    files, taken in the order of their names; a generator with a buffer `w_centers` as .safetensors, or as a
+    checkpoint, in which nothing is run.
 
     Raises:
         FileNotFoundError, ValueError: what is wrong with which file.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected centers as .npy, a folder of them, or .safetensors")
+        raise FileNotFoundError(
+            f"{path} does not exist: expected centers as .npy, a folder of them, .safetensors or a checkpoint"
+        )
     if path.is_dir():
         files = sorted(path.glob("*.npy"))
         if not files:
@@ -315,13 +320,22 @@ def read_centers(path: str | Path) -> Tensor:
         if len(sizes := {centers.shape[1] for centers in found.values()}) > 1:
             raise ValueError(f"{path} holds centers of different w_dim {sorted(sizes)}: keep those of one model")
         return torch.cat(list(found.values()))
-    if path.suffix != ".safetensors":
+    if path.suffix == ".npy":
         return _as_centers(read_npy(path), path)
-    tensors = read_tensors(path)
-    named = [name for name in tensors if name.rpartition(".")[2] == "w_centers"]
+    found = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    named = list(_named_centers(found))
     if len(named) != 1:
         raise ValueError(f"{path} has {len(named)} tensors called w_centers: expected a generator that has one")
-    return _as_centers(tensors[named[0]], path)
+    return _as_centers(named[0], path)
+
+
+def _named_centers(found: Any) -> Iterator[Tensor]:
+    """Every tensor in dicts within dicts, and in objects, that is called w_centers, alone or after a dot."""
+    found = found.state if isinstance(found, Record) else found
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if isinstance(value, Tensor) and str(name).rpartition(".")[2] == "w_centers":
+            yield value
+        yield from _named_centers(value)
 
 
 def _as_centers(array: Tensor, path: Path) -> Tensor:

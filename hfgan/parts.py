@@ -15,13 +15,16 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from hfgan import __version__
-from hfgan.models.alpha import AlphaNetwork
+from hfgan.cards import Heritage, heritage, minimal_card
+from hfgan.models.alpha import AlphaModel, AlphaNetwork
 from hfgan.models.banks import ModeBank
 from hfgan.models.base import HFGanModel, parse_dtype
 from hfgan.models.directions import DirectionSet
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.encoder import InterestEncoder
+from hfgan.models.labels4free import Labels4FreeAlpha
 from hfgan.models.matting import MattingNetwork
+from hfgan.models.published import PublishedEncoder
 from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.storage import fetch_folder, push_folder, read_json, weights_name, write_atomic, write_json
@@ -46,34 +49,12 @@ PARTS = {
     "generator": Part((StyleGAN2Generator,), "generator"),
     "discriminator": Part((StyleGAN2Discriminator,), "generator"),
     "reconstructor": Part((ReconstructionEncoder,), "reconstructor"),
-    "encoder": Part((InterestEncoder,), "encoder"),
+    "encoder": Part((InterestEncoder, PublishedEncoder), "encoder"),
     "modes": Part((ModeBank,), "modes"),
-    "alpha": Part((AlphaNetwork,), "alpha"),
+    "alpha": Part((AlphaNetwork, Labels4FreeAlpha), "alpha"),
     "matting": Part((MattingNetwork,), "matting"),
     "directions": Part((DirectionSet,), "directions"),
 }
-
-MINIMAL_CARD = """---
-library_name: hfgan
-pipeline_tag: unconditional-image-generation
-tags: [hfgan, stylegan2, gan]
----
-# {title}
-
-A {resolution} x {resolution} StyleGAN2 with weights {fingerprint}, saved by hfgan {version}.
-Every picture that it draws is synthetic.
-
-```python
-from hfgan import HFGan
-
-images = HFGan.from_pretrained("ID OR FOLDER").sample(4, seed=0).images
-```
-
-Parts: {parts}.
-
-This card was written by the program, which knows neither the photos that the model was trained on, nor their
-licence, nor how good the pictures are. Whoever publishes the model should say so here.
-"""
 
 
 def bundled_models() -> dict[str, Path]:
@@ -91,6 +72,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     config_name = INDEX
     _optional_components = [name for name in PARTS if name != "generator"]  # noqa: RUF012, as diffusers has it
+    inherited = Heritage()  # of the card of the model that this was loaded from
     name: str | None = None  # what this was loaded by: bundled name, Hub id, or the folder's own name
 
     def __init__(
@@ -99,9 +81,9 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         generator: StyleGAN2Generator,
         discriminator: StyleGAN2Discriminator | None = None,
         reconstructor: ReconstructionEncoder | None = None,
-        encoder: InterestEncoder | None = None,
+        encoder: InterestEncoder | PublishedEncoder | None = None,
         modes: ModeBank | None = None,
-        alpha: AlphaNetwork | None = None,
+        alpha: AlphaModel | None = None,
         matting: MattingNetwork | None = None,
         directions: DirectionSet | None = None,
     ) -> None:
@@ -184,6 +166,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         how = {"variant": variant, "dtype": parse_dtype(dtype, device), "device": device}
         found = read_index(folder / INDEX)
         gan = cls(**{name: part.from_pretrained(folder, subfolder=name, **how) for name, part in found.items()})
+        gan.inherited = heritage(folder / CARD)
         # never a whole path: the name goes into recipes and cards
         gan.name = _folder_name(folder) if Path(name_or_path).expanduser().is_dir() else str(name_or_path)
         return gan
@@ -218,6 +201,8 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
     ) -> None:
         """Write every part, the index, and a minimal model card unless the folder has a card.
 
+        That card keeps the licence of the model that this was loaded from, and its section about the origin.
+
         Args:
             directory: Folder, made where needed.
             dtype: How tensors are stored, torch.float32 or torch.float16.
@@ -230,7 +215,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         head = {"_class_name": "HFGan", "_format": FORMAT, "_hfgan_version": __version__}
         write_json(folder / INDEX, head | classes)
         if not (folder / CARD).exists():
-            write_atomic(folder / CARD, self._minimal_card().encode())
+            write_atomic(folder / CARD, minimal_card(self.parts, self.name, self.inherited).encode())
 
     def push_to_hub(
         self,
@@ -250,15 +235,6 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
             self.save_pretrained(folder, dtype=dtype)
             said = {"revision": revision, "commit_message": commit_message}
             return push_folder(folder, repo_id, private=private, token=token, **said)
-
-    def _minimal_card(self) -> str:
-        return MINIMAL_CARD.format(
-            title=self.name or "A StyleGAN2",
-            resolution=self.generator.config.resolution,
-            version=__version__,
-            fingerprint=self.generator.fingerprint(),
-            parts=", ".join(f"{name} ({type(part).__name__})" for name, part in self.parts.items()),
-        )
 
 
 def _folder_name(folder: Path) -> str:

@@ -20,7 +20,7 @@ from hfgan.captions import file_name
 from hfgan.drawing import SampleOutput
 from hfgan.editing import EditOutput
 from hfgan.inversion import Interest, Inversion
-from hfgan.latents import STEPS, Search, look_for
+from hfgan.latents import Search, look_for
 from hfgan.models.perceptual import Perceptual, load_perceptual
 from hfgan.refinement import KeepGoing
 from hfgan.segmentation import Cutout
@@ -129,7 +129,7 @@ class HFGan(Altering):
                 subject that `matting` finds, without what stands before it.
             align: Which square is seen: "center", "none", a box, or the points of a face; see `find_alignment`.
             method: "encoder", or from the mean, slowly: "projector" (StyleGAN2's, one w) or "image2stylegan".
-            steps: Of the method; None is 3 for the encoder and 1000 for the others.
+            steps: Of the method; None is the encoder's `default_steps`, and 1000 for the others.
             refine: Further steps of descent in w_plus, toward the photo inside the interest; 50 are a good number.
             noise_steps: Then of the noise images; they repeat the photo's grain and stay behind in edits.
             tune_steps: Then of the weights, a little; the change is in `tuned` and can be saved.
@@ -145,7 +145,7 @@ class HFGan(Altering):
         seen = inversion.frame(photo, None if auto else interest, align, generator)
         region, source = seen.interest, seen.source
         if auto:
-            each = STEPS["encoder"]
+            each = encoder.default_steps
             region, source = inversion.auto_interest(generator, encoder, matting, self.alpha, seen.image, each)
         found = look_for(generator, encoder, self._perceptual, seen.image, region, how)
         whole = torch.ones_like(seen.image[:, :1]) if region is None else (region >= 0.5).float().cpu()

@@ -77,11 +77,10 @@ def test_library_never_does_these(path: Path) -> None:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            told = path.name == "cli.py" and node.func.id == "print"
+            told = path.stem.endswith("cli") and node.func.id == "print"
             assert node.func.id not in ("print", "exec", "eval") or told, f"{label(path)}:{node.lineno} {node.func.id}"
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-            safe = any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
-            assert (path.name, safe) == ("importing.py", True), f"{label(path)}:{node.lineno} torch.load"
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) != "torch.load", f"{label(path)}:{node.lineno} torch.load"
         assert not isinstance(node, ast.Global), f"{label(path)}:{node.lineno} global"
         assert not (isinstance(node, ast.ExceptHandler) and node.type is None), (
             f"{label(path)}:{node.lineno} bare except"

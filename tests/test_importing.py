@@ -139,6 +139,17 @@ def test_eigenvectors_are_columns(generator: StyleGAN2Generator, stats: WStats, 
         assert (one.normal.double() @ stats.cov @ one.normal.double()).item() == pytest.approx(1, abs=1e-4)
 
 
+def test_a_component_that_ganspace_exported_keeps_layers_and_deviation(
+    generator: StyleGAN2Generator, tmp_path: Path
+) -> None:
+    told = {"name": "smile", "sigma_range": 2.0, "component_index": 3, "lat_comp": UNIT[None].numpy(),
+            "lat_stdev": np.float32(2.5), "edit_start": 1, "edit_end": 3, "decomposition": {"n": 3}}  # fmt: skip
+    (tmp_path / "smile.pkl").write_bytes(pickle.dumps(told))
+    (one,) = read_directions(tmp_path / "smile.pkl", generator)
+    assert (one.name, one.layers) == ("smile", (1, 2))
+    assert torch.allclose(one.step[0], UNIT * 2.5, atol=1e-5)
+
+
 # ---------------------------------------------------------------- files that are none
 
 
@@ -163,9 +174,12 @@ def object_array(path: Path) -> Path:
 
 
 TRAPS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "export of GANSpace": (lambda p: pickled(p, "smile.pkl"), "smile.pkl is no .npy, .npz, .pt or .safetensors"),
-    "pickle as .pt": (lambda p: pickled(p, "smile.pt"), "smile.pt is damaged or holds more than tensors"),
-    "object in .pt": (lambda p: pt(p, {"eigvec": Trap(p / "sprung")}), "age.pt is damaged or holds more than tensors"),
+    "export of GANSpace": (lambda p: pickled(p, "smile.pkl"), "smile.pkl names 'posix.mkdir': it is not read further"),
+    "pickle as .pt": (lambda p: pickled(p, "smile.pt"), "smile.pt names 'posix.mkdir': it is not read further"),
+    "object in .pt": (
+        lambda p: pt(p, {"eigvec": Trap(p / "sprung")}),
+        "age.pt names 'posix.mkdir': it is not read further",
+    ),
     "pickle as .npy": (lambda p: pickled(p, "smile.npy"), "smile.npy holds pickled objects, which are never opened"),
     "objects in .npy": (object_array, "age.npy holds pickled objects, which are never opened"),
     "objects in .npz": (
@@ -223,10 +237,10 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "text as .npz": (lambda p: raw(p, "a.npz", b"0.1 0.2"), "a.npz is damaged or no .npz of numpy: save plain"),
     "cut .npy": (lambda p: cut(npy(p, torch.ones(16))), "age.npy is damaged"),
     "cut .npz": (lambda p: cut(ganspace(p)), "w.npz is damaged"),
-    "sparse .pt": (lambda p: pt(p, torch.ones(1, 16).to_sparse()), "holds a tensor that is sparse or without its"),
-    "rows in .pt": (lambda p: pt(p, {"eigvec": torch.ones(16, 2).to_sparse_csr()}), "holds a tensor that is sparse"),
-    "meta .pt": (lambda p: pt(p, torch.ones(1, 16, device="meta")), "holds a tensor that is sparse or without its"),
-    "empty .pt": (lambda p: raw(p, "a.pt"), "a.pt is damaged"),
+    "sparse .pt": (lambda p: pt(p, torch.ones(1, 16).to_sparse()), "names 'torch._utils._rebuild_sparse_tensor'"),
+    "rows in .pt": (lambda p: pt(p, {"eigvec": torch.ones(16, 2).to_sparse_csr()}), "_rebuild_sparse_tensor"),
+    "meta .pt": (lambda p: pt(p, torch.ones(1, 16, device="meta")), "_rebuild_meta_tensor_no_storage"),
+    "empty .pt": (lambda p: raw(p, "a.pt"), "a.pt has 0 bytes: expected"),
     "empty .safetensors": (lambda p: raw(p, "a.safetensors"), "is empty"),
     "components of Z": (lambda p: ganspace(p, lat_stdev=None, lat_mean=None), "has no lat_stdev, lat_mean"),
     "too few deviations": (

@@ -17,7 +17,7 @@ from hfgan import losses
 from hfgan.augment import shift_each
 from hfgan.images import on_white
 from hfgan.metrics import boundary_iou, mean_iou
-from hfgan.models.alpha import AlphaNetwork, AlphaStream
+from hfgan.models.alpha import AlphaNetwork
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast, mix
 from hfgan.segmentation import composite, refine
@@ -87,7 +87,7 @@ class Step:
         w = self.nets.draw_w(count, source)
         psi = torch.empty(count, 1).uniform_(self.config.truncation_psi, 1.0, generator=source).to(w.device)
         self.w_plus = broadcast(generator.mapping.w_avg.lerp(w, psi), generator.num_ws)
-        stream, features = AlphaStream(self.nets.alpha), Features()
+        stream, features = self.nets.alpha.stream(), Features()
 
         def tap(layer: int, x: Tensor) -> None:
             stream(layer, x)

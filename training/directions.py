@@ -34,7 +34,7 @@ from torch import Tensor
 
 from hfgan import HFGan, finding, sampling
 from hfgan.images import grid, on_white, save_png, to_pil
-from hfgan.models.alpha import AlphaNetwork
+from hfgan.models.alpha import AlphaModel
 from hfgan.models.directions import Direction, DirectionSet, WStats, check_name
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.parts import PARTS
@@ -86,7 +86,7 @@ def main(config: Config) -> None:
         finder = Finder(gan, recipe, config.samples, config.seed)
         found = DirectionSet.of(finder.find_all(), gan.generator)
         (folder / "directions.json").unlink(missing_ok=True)  # what it tells of is written over from here on
-        gan = HFGan(**gan.parts | {"directions": found})
+        gan.register_modules(directions=found)
     publish(gan, folder / "model")
     save_png(sheet(gan), folder / "directions.png", overwrite=True)
     print(table(found))
@@ -284,7 +284,7 @@ class Finder:
 
 @torch.no_grad()
 def draw(
-    generator: StyleGAN2Generator, alpha: AlphaNetwork | None, w_plus: Tensor
+    generator: StyleGAN2Generator, alpha: AlphaModel | None, w_plus: Tensor
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Pictures (n, 3, r, r) of w_plus (n, num_ws, w_dim), and their alpha (n, 1, r, r) where a part tells it."""
     for rows in w_plus.to(generator.device).split(BATCH):

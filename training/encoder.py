@@ -79,7 +79,7 @@ class Networks:
             shape = {"widths": list(config.widths) or None, "depth": config.depth, "conditioned": arm.conditioned}
             made = InterestEncoder.beside(self.generator, self.gan.modes, **shape)
             self.opponent = LatentDiscriminator(self.generator.config.w_dim).to(device) if arm.single else None
-        fits = known is not None and all(known.config[name] == value for name, value in shape.items())
+        fits = isinstance(known, InterestEncoder) and all(known.config[name] == value for name, value in shape.items())
         self.encoder = (known if fits else made).to(device).train().requires_grad_(True)
         self.average = copy.deepcopy(self.encoder).eval().requires_grad_(False)
         self.optimizers = {"encoder": torch.optim.AdamW(self.encoder.parameters(), lr=config.lr, weight_decay=1e-4)}

@@ -72,7 +72,8 @@ def main(config: Config) -> None:
         centers = find_centers(config, gan.generator, w) if imported is None else imported
         bank = make_bank(gan.generator, w, centers, space=config.space, assignment=config.assignment)
     (folder / "modes.json").unlink(missing_ok=True)  # what it tells of is written over from here on
-    publish(HFGan(**gan.parts | {"modes": bank}), folder / "model")
+    gan.register_modules(modes=bank)
+    publish(gan, folder / "model")
     save_png(sheet(bank), folder / "modes.png", overwrite=True)
     found = describe(bank) | compare(gan.generator, bank, config.seed)
     print("\n".join(f"{name}: {value:g}" for name, value in found.items()))

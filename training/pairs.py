@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hfgan.images import on_white, pil_to_pixels, resize_square, to_image
-from hfgan.models.alpha import AlphaNetwork
+from hfgan.models.alpha import AlphaModel
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast
 from hfgan.segmentation import composite, foreground_colors
@@ -74,7 +74,7 @@ class Exported:
 class Drawn:
     """New samples of a generator with psi between `least_psi` and 1; each depends on its source alone."""
 
-    def __init__(self, generator: StyleGAN2Generator, net: AlphaNetwork, least_psi: float) -> None:
+    def __init__(self, generator: StyleGAN2Generator, net: AlphaModel, least_psi: float) -> None:
         self.generator, self.net, self.least_psi = generator, net, least_psi
 
     @torch.no_grad()

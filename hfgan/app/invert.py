@@ -13,7 +13,7 @@ from hfgan.app import cutout
 from hfgan.app.card import QUICK, Card
 from hfgan.app.cutout import AIMING, FILES_SECONDS, HERE, SAVE, SAVING, Components, Cutting, Offer
 from hfgan.app.gpu import on_gpu
-from hfgan.app.inverter import LEAST, MAX_STEPS, MOST, NO_ENCODER, PAINTED, PAINTED_SIDE, STEPS, USUAL, WORDS, Inverter
+from hfgan.app.inverter import LEAST, MAX_STEPS, MOST, NO_ENCODER, PAINTED, PAINTED_SIDE, USUAL, WORDS, Inverter
 from hfgan.app.sample import DRAWING
 from hfgan.app.studio import Studio
 
@@ -231,7 +231,7 @@ def _api(inverter: Inverter, model: gr.Dropdown, photo: gr.Image) -> None:
         gr.Radio(WORDS, value="everything", label="Interest", visible=False),
         gr.File(label="Region", visible=False),
         gr.JSON(label="Box", visible=False),
-        gr.Slider(1, MAX_STEPS, STEPS, step=1, label="Steps", visible=False),
+        gr.Slider(0, MAX_STEPS, 0, step=1, label="Steps", visible=False),
         gr.Slider(0, MOST, 0, step=1, label="Refine", visible=False),
     ]
     files = [gr.File(label=label, visible=False) for label in ("Picture", "Pasted", "Latent")]

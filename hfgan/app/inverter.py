@@ -30,7 +30,7 @@ from hfgan.refinement import Step
 
 WORDS = ("everything", "auto", "region", "obstacle", "box")  # what matters, as programs say it
 PAINTED = ("region", "obstacle")  # those that are
-STEPS, MAX_STEPS = 3, 10  # of the encoder
+MAX_STEPS = 10  # of the encoder
 LEAST, USUAL, MOST = 10, 50, 200  # steps of refinement
 MAX_SECONDS = 50  # of a refinement, for which nobody else draws with this model
 EVERY = 5  # steps of a refinement to a preview, at least
@@ -133,7 +133,7 @@ class Inverter:
         interest: str = "everything",
         region: str | None = None,
         box: Sequence[float] | None = None,
-        steps: int = STEPS,
+        steps: int = 0,
         refine: int = 0,
     ) -> tuple[str, str, str, dict[str, Any]]:
         """Find the latent with which a model draws a photo, faithful within what matters of it.
@@ -147,7 +147,7 @@ class Inverter:
                 region's file), obstacle (the darker half of it), or box.
             region: A picture as large as the photo, or of its proportions; for region and obstacle.
             box: Four numbers x0, y0, x1, y1 in pixels or in shares of the photo; for box.
-            steps: Of the encoder, 1 to 10.
+            steps: Of the encoder, 1 to 10; 0 are as many as it is made for.
             refine: Further steps of descent toward the photo, 0 to 200; 50 are a good number. They end after 50
                 seconds with the best so far.
 
@@ -167,7 +167,7 @@ class Inverter:
 
     def find(self, model: str, *asked: Any) -> tuple[Kept, *Shown]:
         """Invert a photo; what to keep of it, and what to show of it."""
-        kept = self._find(model, _understand(*asked), STEPS, Search(0))
+        kept = self._find(model, _understand(*asked), 0, Search(0))
         return kept, *show(kept)
 
     def _find(self, model: str, asked: Asked, steps: int, search: Search) -> Kept:
@@ -175,7 +175,9 @@ class Inverter:
         with self._studio.drawing(model) as gan:
             _check_parts(gan, asked.interest)
             start = time.monotonic()
-            found = gan.invert(asked.photo, asked.interest, steps=steps, refine=search.count, keep_going=search)
+            found = gan.invert(
+                asked.photo, asked.interest, steps=steps or None, refine=search.count, keep_going=search
+            )
             seconds = time.monotonic() - start
         small = _shrink(asked.photo)
         found = replace(found, photo=small, alignment=find_alignment(small.size, "center"), name=Path(asked.file).stem)
@@ -200,7 +202,7 @@ class Inverter:
         with ThreadPoolExecutor(1) as pool, self._ending(token):
             wanted = _understand(*asked)
             before = write_preview(_before(_shrink(wanted.photo)), new_folder() / "before.webp")
-            work = pool.submit(self._find, model, wanted, STEPS, search)
+            work = pool.submit(self._find, model, wanted, 0, search)
             while not work.done():
                 with suppress(queue.Empty):
                     yield _progress(before, search.steps.get(timeout=0.1))

@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse
     parser.add_argument("--align", type=flags.align, default="center", metavar="center|none|x0,y0,x1,y1",
                         help="which square is seen: the largest in the middle, all of a square photo, or a box in "
                         "pixels or in shares (%(default)s)")  # fmt: skip
-    parser.add_argument("--steps", type=flags.count(1), default=3, metavar="N", help="of the encoder (%(default)s)")
+    parser.add_argument("--steps", type=flags.count(1), metavar="N", help="of the encoder (as many as it is made for)")
     parser.add_argument("--refine", type=flags.count(0), default=0, metavar="N",
                         help="then steps of descent toward the photo; 50 are a good number (%(default)s)")  # fmt: skip
     parser.add_argument("--noise-steps", type=flags.count(0), default=0, metavar="N",

@@ -28,7 +28,33 @@ from hfgan.models.stylegan2 import Noise, StyleGAN2Generator, channels_at, check
 COARSE = {"first_resolution": 16, "trunk_resolution": 64}  # px
 
 
-class AlphaNetwork(BesideGenerator):
+class AlphaModel(BesideGenerator):
+    """Base of the networks that read alpha off a generator while it draws."""
+
+    called = "alpha"
+
+    def stream(self) -> AlphaStream:
+        """What is to see every activation of one pass of the generator, as its `tap`; then it holds the logit."""
+        raise TypeError(f"{type(self).__name__} does not say what it makes of activations")
+
+    def forward(
+        self, generator: StyleGAN2Generator, w_plus: Tensor, noise_mode: str = "const", noise: Noise = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw images and their alpha in one pass.
+
+        Args:
+            w_plus: (n, num_ws, w_dim).
+            noise_mode, noise: As `noise_mode` and `generator` of the synthesis.
+
+        Returns:
+            Images (n, img_channels, r, r), about [-1, 1], and the logit (n, 1, r, r) of alpha, both fp32.
+        """
+        stream = self.stream()
+        image = generator.synthesis(w_plus, noise_mode, noise, tap=stream)
+        return image, stream.logit
+
+
+class AlphaNetwork(AlphaModel):
     """Alpha of what a generator draws, from its activations.
 
     Args:
@@ -41,8 +67,6 @@ class AlphaNetwork(BesideGenerator):
         background_layer: The layer to silence for a background without the subject, -1 being the constant.
         generator_fingerprint: Of the generator that this was trained beside; it means nothing beside another.
     """
-
-    called = "alpha"
 
     @register_to_config
     def __init__(
@@ -62,9 +86,7 @@ class AlphaNetwork(BesideGenerator):
             raise ValueError(
                 f"kernel_size is {kernel_size} and per_resolution {per_resolution}: expected 1 or 3, and 1 or 2"
             )
-        last = 2 * int(math.log2(resolution)) - 4
-        if not -1 <= background_layer <= last:
-            raise ValueError(f"background_layer is {background_layer}: expected -1, the constant, to {last}")
+        check_silenced(background_layer, resolution)
         self.resolution, self.trunk_resolution = resolution, trunk_resolution
         self.taps = nn.ModuleDict()  # A and a, by layer
         for layer in range(2 * int(math.log2(resolution)) - 3):
@@ -88,21 +110,8 @@ class AlphaNetwork(BesideGenerator):
         shape = {name: min(size, same["resolution"]) for name, size in COARSE.items()} | shape
         return cls(**same, **shape, generator_fingerprint=generator.fingerprint()).to(generator.device)
 
-    def forward(
-        self, generator: StyleGAN2Generator, w_plus: Tensor, noise_mode: str = "const", noise: Noise = None
-    ) -> tuple[Tensor, Tensor]:
-        """Draw images and their alpha in one pass.
-
-        Args:
-            w_plus: (n, num_ws, w_dim).
-            noise_mode, noise: As `noise_mode` and `generator` of the synthesis.
-
-        Returns:
-            Images (n, img_channels, r, r), about [-1, 1], and the logit (n, 1, r, r) of alpha, both fp32.
-        """
-        stream = AlphaStream(self)
-        image = generator.synthesis(w_plus, noise_mode, noise, tap=stream)
-        return image, stream.logit
+    def stream(self) -> AlphaStream:
+        return AlphaStream(self)
 
 
 class AlphaStream:
@@ -113,7 +122,7 @@ class AlphaStream:
             activation of a resolution is still to come, the sum without it.
     """
 
-    def __init__(self, net: AlphaNetwork) -> None:
+    def __init__(self, net: AlphaModel) -> None:
         self.net = net
         self.state: Tensor | None = None
 
@@ -138,6 +147,13 @@ class AlphaStream:
     def logit(self) -> Tensor:
         """(n, 1, r, r) fp32, once all have been seen."""
         return self.state
+
+
+def check_silenced(layer: int, resolution: int) -> None:
+    """Raise ValueError unless a generator of `resolution` [pixels] has this layer to silence."""
+    last = 2 * int(math.log2(resolution)) - 4
+    if not -1 <= layer <= last:
+        raise ValueError(f"background_layer is {layer}: expected -1, the constant, to {last}")
 
 
 def layer_resolution(layer: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -172,27 +173,8 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def _fill(self, tensors: dict[str, torch.Tensor], path: Path) -> None:
         """Copy tensors into the model; one error lists all that does not fit."""
-        own = self.state_dict()
-        misshapen = [
-            f"{name} {list(tensors[name].shape)} instead of {list(own[name].shape)}"
-            for name in sorted(own.keys() & tensors.keys())
-            if tensors[name].shape != own[name].shape
-        ]
-        mistyped = [
-            f"{name} {tensors[name].dtype} instead of {own[name].dtype}"
-            for name in sorted(own.keys() & tensors.keys())
-            if tensors[name].dtype != own[name].dtype
-            and not (tensors[name].is_floating_point() and own[name].is_floating_point())
-        ]
-        faults = {
-            "missing": sorted(own.keys() - tensors.keys()),
-            "unexpected": sorted(tensors.keys() - own.keys()),
-            "misshapen": misshapen,
-            "of the wrong type": mistyped,
-        }
-        said = [f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names]
-        if said:
-            raise ValueError(f"{path} does not fit its config.json. Tensors {'; '.join(said)}. Save the model again")
+        if said := misfits(self.state_dict(), tensors):
+            raise ValueError(f"{path} does not fit its config.json. Tensors {said}. Save the model again")
         self.load_state_dict(tensors)
 
     def save_pretrained(
@@ -247,6 +229,27 @@ class BesideGenerator(HFGanModel):
                 f"this model's part {self.called} belongs to a generator with weights {known}, not {given}: load the "
                 f"model that it came with, or make one with `accelerate launch training/train.py {self.called}`"
             )
+
+
+def misfits(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str:
+    """In what tensors differ from those that a model has: "missing: a, b; misshapen: c ..."; "" if they fit."""
+    both = sorted(own.keys() & given.keys())
+    floats = {name: own[name].is_floating_point() and given[name].is_floating_point() for name in both}
+    faults = {
+        "missing": sorted(own.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - own.keys()),
+        "misshapen": [
+            f"{name} {list(given[name].shape)} instead of {list(own[name].shape)}"
+            for name in both
+            if given[name].shape != own[name].shape
+        ],
+        "of the wrong type": [
+            f"{name} {given[name].dtype} instead of {own[name].dtype}"
+            for name in both
+            if given[name].dtype != own[name].dtype and not floats[name]
+        ],
+    }
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
 
 
 def _argument_names(cls: type[HFGanModel]) -> dict[str, inspect.Parameter]:

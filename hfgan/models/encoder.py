@@ -51,6 +51,7 @@ class InterestEncoder(BesideGenerator):
     """
 
     called = "encoder"
+    default_steps = 3  # that are taken when nobody says how many
 
     @register_to_config
     def __init__(
