@@ -21,7 +21,7 @@ from hfgan.drawing import Drawing, SampleOutput
 from hfgan.editing import Edit, EditOutput, Edits
 from hfgan.inversion import Interest, Inversion
 from hfgan.models.directions import Direction
-from hfgan.models.stylegan2 import SynthesisNetwork, draw_noise
+from hfgan.models.stylegan2 import Synthesis
 from hfgan.recipes import Recipe
 
 Source = SampleOutput | Inversion | EditOutput | Tensor  # a Tensor is w_plus (n, num_ws, w_dim)
@@ -46,7 +46,7 @@ class _Start:
 
     latents: list[Tensor]
     told: Recipe | None
-    synthesis: SynthesisNetwork
+    synthesis: Synthesis
     noise: list[Tensor | None]
     regions: list[Tensor] = field(default_factory=list)
     everywhere: bool = False
@@ -257,14 +257,15 @@ class Altering(Drawing):
         checked = recipes.check(recipe)
         recipes.check_model(checked, name=self.name, **self._weights())
         w_plus = self._of_recipe(checked)[1]
-        noise = self._noise_images(checked["noise_mode"], self._noise([checked]))
+        noise = self.generator.synthesis.noise_images(1, checked["noise_mode"], self._noise([checked]))
         return _Start([w_plus], checked, self.generator.synthesis, noise)
 
     def _given(self, w_plus: Tensor) -> _Start:
         """Where w_plus (1, num_ws, w_dim) itself begins."""
         latent = w_plus.detach().to(self.device, torch.float32)
         told = editrecipes.of_latent(latent[0])
-        return _Start([latent], told, self.generator.synthesis, self._noise_images("const", None))
+        synthesis = self.generator.synthesis
+        return _Start([latent], told, synthesis, synthesis.noise_images(1, "const"))
 
     def _inverted(self, inv: Inversion, w_plus: Tensor | None = None) -> _Start:
         """Where a photo begins, or another w_plus in its place, drawn with the noise and weights fitted to it."""
@@ -307,11 +308,6 @@ class Altering(Drawing):
         """The edits of a recipe, and the region (1, 1, r, r)."""
         config = self.generator.config
         return editrecipes.edits(recipe, config.w_dim), editrecipes.region(recipe, config.resolution)
-
-    def _noise_images(self, mode: str, generators: list[torch.Generator] | None) -> list[Tensor | None]:
-        """A noise image for each convolution, as `SynthesisNetwork.forward` draws them."""
-        convs = [conv for block in self.generator.synthesis.blocks for conv in block.convs()]
-        return [draw_noise(conv, 1, mode, generators) for conv in convs]
 
     def _from_latents(self, w_plus: Tensor, like: Source, fitted: Inversion | None) -> EditOutput:
         """What is drawn of w_plus (n, num_ws, w_dim), with what was `fitted` or the model's own noise and weights."""

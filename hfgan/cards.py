@@ -32,8 +32,8 @@ Parts: {parts}.
 {origin}"""
 UNKNOWN = """This card was written by the program, which knows neither the photos that the model was trained on, nor
 their licence, nor how good the pictures are. Whoever publishes the model should say so here."""
-KNOWN = """This card was written by the program, which knows neither the photos that the model was trained on nor how good
-the pictures are: whoever publishes the model should say so here. The licence is that of what it was made of."""
+KNOWN = """This card was written by the program, which knows neither the photos that the model was trained on nor how
+good the pictures are: whoever publishes the model should say so here. The licence is that of what it was made of."""
 ORIGIN = "## Origin"
 
 

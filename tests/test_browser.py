@@ -111,6 +111,18 @@ def wait_for(page, elem_id: str, pattern: str) -> str:
     return page.locator(f"#{elem_id}").inner_text()
 
 
+def fill_in(page, elem_id: str, number: str) -> None:
+    """Type a number and see it stay: a tab that is still being made puts the old one back."""
+    box = page.locator(f"#{elem_id} input[type=number]")
+    for _ in range(20):
+        box.fill(number)
+        box.press("Enter")
+        page.wait_for_timeout(250)
+        if box.input_value() == number:
+            return
+    raise AssertionError(f"{elem_id} does not take {number}")
+
+
 def download(page, selector: str, folder: Path) -> Path:
     """What a press on the button saves, under its suggested name."""
     with page.expect_download() as saved:
@@ -152,7 +164,7 @@ def test_first_pictures_come_without_a_click(visit) -> None:
 def test_sample_choose_mix_download_and_replay(visit, tmp_path: Path) -> None:
     page = visit()
     page.locator("#seed input").fill("100")
-    page.locator("#count input[type=number]").fill("4")
+    fill_in(page, "count", "4")
     page.locator("#draw").click()
     wait_for(page, "selected-caption", "seed 100 ")
     assert page.locator("#gallery button.thumbnail-item").count() == 4
@@ -186,7 +198,7 @@ def test_sample_choose_mix_download_and_replay(visit, tmp_path: Path) -> None:
     wait_for(page, "b-caption", "layers 0-3 of seed 103")
 
     page.get_by_role("tab", name="Animate").click()
-    page.locator("#steps input[type=number]").fill("4")
+    fill_in(page, "steps", "4")
     page.get_by_label("GIF").check()
     page.locator("#animate-draw").click()
     page.wait_for_selector("#animation img")
@@ -225,7 +237,7 @@ def test_random_draws_others_and_psi_keeps_the_chosen_one(visit) -> None:
     page.locator("#gallery button.thumbnail-item").nth(1).click()
     second = f"seed {int(seed) + 1} "
     wait_for(page, "selected-caption", second)
-    page.locator("#psi input[type=number]").fill("1")
+    fill_in(page, "psi", "1")
     page.locator("#draw").click()
     wait_for(page, "selected-caption", f"{second}· psi 1$")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import test_browser
 from PIL import Image
-from test_browser import PHONE, download, open_tab, overflow, wait_for
+from test_browser import PHONE, download, fill_in, open_tab, overflow, wait_for
 from toy import save_toy
 
 from hfgan import HFGan, images
@@ -57,8 +57,7 @@ def test_cut_out_a_photo_change_what_is_behind_and_save_all(visit, models, photo
     assert saved.name == "me-cutout.png"
     assert saved.read_bytes() == (tmp_path / "python.png").read_bytes()
 
-    page.locator("#threshold input[type=number]").fill("0.5")
-    page.locator("#threshold input[type=number]").press("Enter")
+    fill_in(page, "threshold", "0.5")
     second = changed(page, "cut", first)
     page.get_by_label("Invert").check()
     third = changed(page, "cut", second)

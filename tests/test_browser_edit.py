@@ -11,7 +11,7 @@ import pytest
 import test_browser
 from PIL import Image
 from test_app_edit import with_directions
-from test_browser import PHONE, download, open_tab, overflow, thumbnails, wait_for
+from test_browser import PHONE, download, fill_in, open_tab, overflow, thumbnails, wait_for
 from toy import save_toy
 
 from hfgan import HFGan, images
@@ -91,7 +91,7 @@ def test_a_direction_from_clicks_moves_the_subject_of_a_photo(visit, models, pho
     unfold(page, "Strip and video")
     page.locator("#film-along input").click()
     page.get_by_role("option", name="old", exact=True).click()
-    page.locator("#film-count input[type=number]").fill("13")
+    fill_in(page, "film-count", "13")
     page.locator("#film-draw").click()
     page.wait_for_selector("#film-video img")
     assert page.locator("#film-line").inner_text().strip() == ""

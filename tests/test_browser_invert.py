@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import test_browser
 from PIL import Image
-from test_browser import PHONE, download, open_tab, overflow, wait_for
+from test_browser import PHONE, download, fill_in, open_tab, overflow, wait_for
 from toy import save_toy
 
 from hfgan import HFGan
@@ -114,9 +114,8 @@ def test_refine_with_previews_and_stop(visit, photo, tmp_path: Path, slowly) -> 
     photo(90, 60).save(tmp_path / "me.png")
     give(page, tmp_path / "me.png")
     page.get_by_label("A box").check()
-    page.locator("#box-left input[type=number]").fill("0.3")
-    page.locator("#refine-steps input[type=number]").fill("200")
-    page.locator("#refine-steps input[type=number]").press("Enter")
+    fill_in(page, "box-left", "0.3")
+    fill_in(page, "refine-steps", "200")
     assert page.locator("#refine-stop").is_disabled()
     page.locator("#refine").click()
     wait_for(page, "inverted-line", r"^Step \d+ of 200 · error")

@@ -92,25 +92,38 @@ class SynthesisBlock(nn.Module):
         return [self.conv1] if self.conv0 is None else [self.conv0, self.conv1]
 
 
-class SynthesisNetwork(nn.Module):
-    """w_plus to image: a learned 4x4 constant through blocks of doubling resolution."""
+class Synthesis(nn.Module):
+    """Base of the networks from w_plus to an image: what callers need of any of them.
 
-    def __init__(
-        self, *, resolution: int, img_channels: int, w_dim: int, channel_base: int, channel_max: int,
-        conv_clamp: float | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        sizes = [2**k for k in range(2, int(math.log2(resolution)) + 1)]
-        widths = [channels_at(size, channel_base, channel_max) for size in sizes]
-        self.const = nn.Parameter(torch.randn(widths[0], 4, 4))
-        self.blocks = nn.ModuleList(
-            SynthesisBlock(below, width, w_dim, size, img_channels)
-            for below, width, size in zip([0, *widths], widths, sizes, strict=False)
-        )
-        self.num_ws = 2 * len(sizes)
-        self.conv_clamp = conv_clamp
-        self.compute_dtype = torch.float32
-        self._frozen: tuple | None = None  # what `compile` saw of the weights
+    Attributes:
+        num_ws: Number of w vectors that it takes.
+        compute_dtype: Of the convolutions.
+    """
+
+    num_ws: int
+    compute_dtype = torch.float32
+    _frozen: tuple | None = None  # what `compile` saw of the weights
+
+    def noise_images(self, n: int, mode: str, generator: Noise = None) -> list[Tensor | None]:
+        """A noise image of mean 0 and deviation 1 for each convolution, for `draw`.
+
+        They are (1, 1, r, r) when constant, (n, 1, r, r) when random, None when off; arguments as of `forward`.
+        """
+        raise TypeError(f"{type(self).__name__} does not say what its noise is")
+
+    def draw(
+        self, w_plus: Tensor, noise: list[Tensor | None], tap: Tap | None = None, silenced: int | None = None,
+        alter: Callable[[int, Tensor], Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """w_plus (n, num_ws, w_dim) and a noise image (1 or n, 1, r, r) or None for each convolution to images.
+
+        `alter` gives what goes on in place of each activation (n, c, r, r), before it is tapped.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how it draws")
+
+    def affines(self) -> dict[int, Tensor]:
+        """Weight (channels, w_dim) with which each layer of w_plus makes the styles of its convolutions."""
+        raise TypeError(f"{type(self).__name__} does not say how it makes styles")
 
     def forward(
         self,
@@ -134,8 +147,7 @@ class SynthesisNetwork(nn.Module):
         Returns:
             (n, img_channels, r, r) fp32, about [-1, 1] and not clamped.
         """
-        convs = [conv for block in self.blocks for conv in block.convs()]
-        noise = [draw_noise(conv, len(w_plus), noise_mode, generator) for conv in convs]
+        noise = self.noise_images(len(w_plus), noise_mode, generator)
         if self._frozen is None or torch.is_grad_enabled() or tap or silenced is not None:
             return self.draw(w_plus, noise, tap, silenced)
         if self._frozen != self._written():
@@ -145,14 +157,51 @@ class SynthesisNetwork(nn.Module):
         with config.patch(freezing=True):
             return self._compiled_draw(self, w_plus, noise)
 
+    def compile(self) -> None:
+        """Compile for sampling; the next image at each batch size takes a while, those after it less time.
+
+        Without gradients only: the weights are frozen into the compiled code. After changing them call it again.
+        """
+        torch.compiler.reset()
+        self._compiled_draw, self._frozen = torch.compile(type(self).draw), self._written()
+
+    def _written(self) -> tuple[tuple[int, int], ...]:
+        """Changes with every write to the parameters."""
+        return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters())
+
+
+class SynthesisNetwork(Synthesis):
+    """w_plus to image: a learned 4x4 constant through blocks of doubling resolution."""
+
+    def __init__(
+        self, *, resolution: int, img_channels: int, w_dim: int, channel_base: int, channel_max: int,
+        conv_clamp: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        sizes = [2**k for k in range(2, int(math.log2(resolution)) + 1)]
+        widths = [channels_at(size, channel_base, channel_max) for size in sizes]
+        self.const = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.blocks = nn.ModuleList(
+            SynthesisBlock(below, width, w_dim, size, img_channels)
+            for below, width, size in zip([0, *widths], widths, sizes, strict=False)
+        )
+        self.num_ws = 2 * len(sizes)
+        self.conv_clamp = conv_clamp
+
+    def noise_images(self, n: int, mode: str, generator: Noise = None) -> list[Tensor | None]:
+        return [draw_noise(conv, n, mode, generator) for conv in self.convs()]
+
+    def affines(self) -> dict[int, Tensor]:
+        return {layer: conv.affine.weight * conv.affine.weight_gain for layer, conv in enumerate(self.convs())}
+
+    def convs(self) -> list[ModulatedConv2d]:
+        """All convolutions, layer by layer."""
+        return [conv for block in self.blocks for conv in block.convs()]
+
     def draw(
         self, w_plus: Tensor, noise: list[Tensor | None], tap: Tap | None = None, silenced: int | None = None,
         alter: Callable[[int, Tensor], Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
-        """w_plus (n, num_ws, w_dim) and a noise image (1 or n, 1, r, r) or None for each convolution to images.
-
-        `alter` gives what goes on in place of each activation (n, c, r, r), before it is tapped.
-        """
         clamp = self.conv_clamp
         x = self.const.to(self.compute_dtype).expand(len(w_plus), -1, -1, -1)  # (n, c4, 4, 4)
         x = x.contiguous(memory_format=torch.channels_last) * (silenced != -1)
@@ -170,18 +219,6 @@ class SynthesisNetwork(nn.Module):
             rgb = block.torgb(x, w_plus[:, layer], clamp)  # (n, img_channels, r, r)
             image = rgb if image is None else upsample(image) + rgb
         return image
-
-    def compile(self) -> None:
-        """Compile for sampling; the next image at each batch size takes a while, those after it less time.
-
-        Without gradients only: the weights are frozen into the compiled code. After changing them call it again.
-        """
-        torch.compiler.reset()
-        self._compiled_draw, self._frozen = torch.compile(SynthesisNetwork.draw), self._written()
-
-    def _written(self) -> tuple[tuple[int, int], ...]:
-        """Changes with every write to the parameters."""
-        return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters())
 
 
 def draw_noise(conv: ModulatedConv2d, n: int, mode: str, generator: Noise) -> Tensor | None:
@@ -203,7 +240,35 @@ def _randn(shape: tuple[int, ...], generator: torch.Generator | None, device: to
     return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
 
 
-class StyleGAN2Generator(HFGanModel):
+class Generator(HFGanModel):
+    """Base of the generators: a `mapping` from z to w, and a `synthesis` from w_plus to an image."""
+
+    mapping: nn.Module
+    synthesis: Synthesis
+
+    @property
+    def num_ws(self) -> int:
+        """Number of w vectors that the synthesis takes."""
+        return self.synthesis.num_ws
+
+    def compile(self) -> None:
+        """Compile the synthesis for sampling: see `Synthesis.compile`."""
+        self.synthesis.compile()
+
+    def forward(
+        self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0, truncation_cutoff: int | None = None,
+        noise_mode: str = "const", generator: Noise = None,
+    ) -> Tensor:  # fmt: skip
+        """z (n, z_dim), one-hot c (n, c_dim) to images (n, img_channels, r, r), about [-1, 1]."""
+        w = self.mapping(z, c)  # (n, w_dim)
+        w_plus = w.unsqueeze(1).repeat(1, self.num_ws, 1)  # (n, num_ws, w_dim)
+        if truncation_psi != 1.0:
+            w_avg = self.mapping.w_avg  # (w_dim,)
+            w_plus[:, :truncation_cutoff] = w_avg.lerp(w_plus[:, :truncation_cutoff], truncation_psi)
+        return self.synthesis(w_plus, noise_mode, generator)
+
+
+class StyleGAN2Generator(Generator):
     """The whole generator: `mapping`, `synthesis` and their configuration.
 
     Args:
@@ -230,24 +295,3 @@ class StyleGAN2Generator(HFGanModel):
             resolution=resolution, img_channels=img_channels, w_dim=w_dim, channel_base=channel_base,
             channel_max=channel_max, conv_clamp=conv_clamp,
         )  # fmt: skip
-
-    @property
-    def num_ws(self) -> int:
-        """Number of w vectors that the synthesis takes: 2 log2(resolution) - 2."""
-        return self.synthesis.num_ws
-
-    def compile(self) -> None:
-        """Compile the synthesis for sampling: see `SynthesisNetwork.compile`."""
-        self.synthesis.compile()
-
-    def forward(
-        self, z: Tensor, c: Tensor | None = None, truncation_psi: float = 1.0, truncation_cutoff: int | None = None,
-        noise_mode: str = "const", generator: Noise = None,
-    ) -> Tensor:  # fmt: skip
-        """z (n, z_dim), one-hot c (n, c_dim) to images (n, img_channels, r, r), about [-1, 1]."""
-        w = self.mapping(z, c)  # (n, w_dim)
-        w_plus = w.unsqueeze(1).repeat(1, self.num_ws, 1)  # (n, num_ws, w_dim)
-        if truncation_psi != 1.0:
-            w_avg = self.mapping.w_avg  # (w_dim,)
-            w_plus[:, :truncation_cutoff] = w_avg.lerp(w_plus[:, :truncation_cutoff], truncation_psi)
-        return self.synthesis(w_plus, noise_mode, generator)
