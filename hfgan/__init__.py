@@ -23,6 +23,7 @@ _HOME = {
     "InterestEncoder": "models.encoder",
     "Inversion": "inversion",
     "Labels4FreeAlpha": "models.labels4free",
+    "LucidrainsGenerator": "models.lucidrains",
     "MattingNetwork": "models.matting",
     "ModeBank": "models.banks",
     "PublishedEncoder": "models.published",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from hfgan.models.discriminator import StyleGAN2Discriminator as StyleGAN2Discriminator
     from hfgan.models.encoder import InterestEncoder as InterestEncoder
     from hfgan.models.labels4free import Labels4FreeAlpha as Labels4FreeAlpha
+    from hfgan.models.lucidrains import LucidrainsGenerator as LucidrainsGenerator
     from hfgan.models.matting import MattingNetwork as MattingNetwork
     from hfgan.models.published import PublishedEncoder as PublishedEncoder
     from hfgan.models.reconstructor import ReconstructionEncoder as ReconstructionEncoder

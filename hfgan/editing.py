@@ -23,7 +23,7 @@ from hfgan.inversion import Inversion, read_interest
 from hfgan.models.alpha import AlphaModel
 from hfgan.models.directions import Direction, DirectionSet
 from hfgan.models.encoder import shrink
-from hfgan.models.stylegan2 import StyleGAN2Generator, SynthesisNetwork
+from hfgan.models.stylegan2 import StyleGAN2Generator, Synthesis
 from hfgan.sampling import parse_layers
 from hfgan.segmentation import box_mean, composite
 
@@ -118,7 +118,7 @@ def moved(w_plus: Tensor, edits: Sequence[Edit]) -> Tensor:
 
 
 def draw_chain(
-    synthesis: SynthesisNetwork, w_plus: Tensor, noise: list[Tensor | None], regions: Sequence[Tensor | None],
+    synthesis: Synthesis, w_plus: Tensor, noise: list[Tensor | None], regions: Sequence[Tensor | None],
     net: AlphaModel | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Pictures of w_plus (n, num_ws, w_dim), drawn side by side, each in its region over the one before it.
@@ -127,7 +127,7 @@ def draw_chain(
     inside knows what it borders on; then pixels are, so that outside nothing changes at all.
 
     Args:
-        noise: As for `SynthesisNetwork.draw`.
+        noise: As for `Synthesis.draw`.
         regions: Of all but the first, (1, 1, r, r) in [0, 1], 1 for what may change; None for all.
         net: Reads the alpha off every picture.
 

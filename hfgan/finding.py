@@ -236,7 +236,7 @@ def sefa(
         layers: Convolutions, "0-3" or a list; all of them for None. The last layer of w_plus is none.
         stats: Of the generator's w; computed for None.
     """
-    affines = _affines(generator)
+    affines = generator.synthesis.affines()
     chosen = list(affines) if layers is None else parse_layers(layers, generator.num_ws)
     if not affines.keys() >= set(chosen):
         raise ValueError(f"layers is {layers!r}: layer {max(chosen)} only makes colours, choose from 0-{max(affines)}")
@@ -274,7 +274,7 @@ def channels(
     values, vectors = stats.eigen
     root = vectors * values.clamp(min=LEAST_SCALE**2 * values[0].item()).sqrt()  # L, (w_dim, w_dim)
     maps, means, spreads = {}, {}, {}
-    for layer, weight in _affines(generator).items():
+    for layer, weight in generator.synthesis.affines().items():
         scale = (weight @ root).norm(dim=1).clamp(min=1e-12)  # deviation of each style over W
         z = (w if w.ndim == 2 else w[:, layer]).sub(stats.mean) @ weight.T / scale  # (n, channels)
         maps[layer], means[layer], spreads[layer] = weight @ root / scale[:, None], z.mean(0), z.std(0)
@@ -297,14 +297,6 @@ def channels(
     source = {"method": "channels", "n_pos": len(w), "n_neg": 0, "channels": keep,
               "spill": round((moved[~chosen].square().mean().sqrt() / reached).item(), 4)}  # fmt: skip
     return Direction(name, step / reached, None, 0.0, layers, "channels", generator.fingerprint(), source)
-
-
-def _affines(generator: StyleGAN2Generator) -> dict[int, Tensor]:
-    """Weight (channels, w_dim) of w -> style, fp64, of each convolution by its layer."""
-    convs = [conv for block in generator.synthesis.blocks for conv in block.convs()]
-    return {
-        layer: conv.affine.weight.detach().cpu().double() * conv.affine.weight_gain for layer, conv in enumerate(convs)
-    }
 
 
 def _signed(vector: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from hfgan.models.directions import DirectionSet
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.encoder import InterestEncoder
 from hfgan.models.labels4free import Labels4FreeAlpha
+from hfgan.models.lucidrains import LucidrainsGenerator
 from hfgan.models.matting import MattingNetwork
 from hfgan.models.published import PublishedEncoder
 from hfgan.models.reconstructor import ReconstructionEncoder
@@ -46,7 +47,7 @@ class Part:
 
 
 PARTS = {
-    "generator": Part((StyleGAN2Generator,), "generator"),
+    "generator": Part((StyleGAN2Generator, LucidrainsGenerator), "generator"),
     "discriminator": Part((StyleGAN2Discriminator,), "generator"),
     "reconstructor": Part((ReconstructionEncoder,), "reconstructor"),
     "encoder": Part((InterestEncoder, PublishedEncoder), "encoder"),
@@ -78,7 +79,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        generator: StyleGAN2Generator,
+        generator: StyleGAN2Generator | LucidrainsGenerator,
         discriminator: StyleGAN2Discriminator | None = None,
         reconstructor: ReconstructionEncoder | None = None,
         encoder: InterestEncoder | PublishedEncoder | None = None,

@@ -23,7 +23,7 @@ from hfgan.images import on_white
 from hfgan.metrics import resize
 from hfgan.models.encoder import continue_outside, shrink
 from hfgan.models.perceptual import Perceptual, check_interest
-from hfgan.models.stylegan2 import StyleGAN2Generator, SynthesisNetwork
+from hfgan.models.stylegan2 import StyleGAN2Generator, Synthesis
 from hfgan.sampling import check_count
 
 PERCEPTUAL_WEIGHT = 0.8  # as pSp and all that follow it
@@ -126,7 +126,7 @@ class Refined:
 
     Attributes:
         w_plus: (n, num_ws, w_dim).
-        noise: A noise image (n, 1, r, r) per convolution, for `SynthesisNetwork.draw`; None for the stored ones.
+        noise: A noise image (n, 1, r, r) per convolution, for `Synthesis.draw`; None for the stored ones.
         errors: (s + 1, n), `Target.loss` of the best so far at the start and after each of the s steps taken.
     """
 
@@ -263,7 +263,7 @@ def refine(
     return Refined(found.w_plus, after.noise, torch.cat([found.errors, after.errors[1:]]))
 
 
-def refine_noise(synthesis: SynthesisNetwork, w_plus: Tensor, target: Target, steps: int, report: Reporter) -> Refined:
+def refine_noise(synthesis: Synthesis, w_plus: Tensor, target: Target, steps: int, report: Reporter) -> Refined:
     """Fit the noise images to pixels inside the interest; elsewhere they stay the stored ones."""
     stored = [image.expand(len(w_plus), -1, -1, -1) for image in stored_noise(synthesis)]  # (n, 1, r, r) each
     near = [F.adaptive_max_pool2d(target.inside, image.shape[-1]) for image in stored]
@@ -304,13 +304,13 @@ def check_w_plus(generator: StyleGAN2Generator, w_plus: Tensor, count: int) -> T
     return w_plus.detach().clone()
 
 
-def in_float32(generator: StyleGAN2Generator) -> SynthesisNetwork:
+def in_float32(generator: StyleGAN2Generator) -> Synthesis:
     """The synthesis in fp32, with the same weights: in bf16 a gradient points up to 18 degrees aside."""
     synthesis = copy.copy(generator.synthesis)  # shares the layers; what draws elsewhere meanwhile is not disturbed
     synthesis.compute_dtype = torch.float32
     return synthesis
 
 
-def stored_noise(synthesis: SynthesisNetwork) -> list[Tensor]:
+def stored_noise(synthesis: Synthesis) -> list[Tensor]:
     """The generator's own noise images, (1, 1, r, r) per convolution."""
-    return [conv.noise_const[None, None] for block in synthesis.blocks for conv in block.convs()]
+    return [image for image in synthesis.noise_images(1, "const") if image is not None]

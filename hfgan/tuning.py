@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from hfgan.images import write_file
 from hfgan.models.perceptual import Perceptual
-from hfgan.models.stylegan2 import StyleGAN2Generator, SynthesisNetwork
+from hfgan.models.stylegan2 import StyleGAN2Generator, Synthesis
 from hfgan.refinement import KeepGoing, Step, Target, check_w_plus, falling, in_float32, stored_noise
 from hfgan.sampling import broadcast, check_count
 from hfgan.storage import read_tensors
@@ -122,7 +122,7 @@ def tune(
     given = check_w_plus(generator, w_plus, len(image))
     twin = copy_of(generator, {})  # functional_call puts other weights in place for as long as it runs
     factors = _descend(twin, given, target, _first_factors(tunable(twin), rank), steps, keep_going)
-    return WeightDelta(generator.fingerprint(), config_of(generator), factors)
+    return WeightDelta(generator.fingerprint(), generator.arguments, factors)
 
 
 @torch.enable_grad()
@@ -157,7 +157,7 @@ def _descend(
     return best
 
 
-def _draw(synthesis: SynthesisNetwork, weights: dict[str, Tensor], w_plus: Tensor) -> Tensor:
+def _draw(synthesis: Synthesis, weights: dict[str, Tensor], w_plus: Tensor) -> Tensor:
     """Images (n, c, r, r) under other weights, named as in the generator."""
     inner = {name.removeprefix("synthesis."): weight for name, weight in weights.items()}
     return functional_call(synthesis, inner, (w_plus,))
@@ -197,15 +197,10 @@ def changed(weights: dict[str, Tensor], factors: Factors) -> dict[str, Tensor]:
     return {name: weights[name] * (1 + product) for name, product in products.items()}
 
 
-def config_of(generator: StyleGAN2Generator) -> dict[str, Any]:
-    """The arguments that the generator was made with."""
-    return {name: value for name, value in generator.config.items() if not name.startswith("_")}
-
-
 def copy_of(generator: StyleGAN2Generator, weights: dict[str, Tensor]) -> StyleGAN2Generator:
     """The generator with some weights replaced; shares no memory, nothing that is remembered or compiled."""
     with torch.device("meta"):
-        twin = StyleGAN2Generator(**config_of(generator))
+        twin = type(generator)(**generator.arguments)
     tensors = {name: tensor.detach().clone() for name, tensor in generator.state_dict().items()}
     twin.load_state_dict(tensors | weights, assign=True)
     return twin.eval().set_compute_dtype(generator.dtype)

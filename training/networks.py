@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from hfgan.cards import Heritage, heritage
 from hfgan.models.base import auto_dtype
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.perceptual import MobileNetV2
 from hfgan.models.projected import ProjectedDiscriminator
 from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
+from hfgan.parts import CARD, PartsPipeline
 
 if TYPE_CHECKING:
     from generator import Config
@@ -37,6 +39,7 @@ class Networks:
     reconstructor: ReconstructionEncoder | None
     reconstructor_average: ReconstructionEncoder | None
     optimizers: dict[str, Adam]
+    inherited: Heritage  # of the model that training started from
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +99,9 @@ class Networks:
         from hfgan.pipeline import HFGan
 
         parts = {"discriminator": self.discriminator, "reconstructor": self.reconstructor_average}
-        run.publish(HFGan(generator=self.average, **parts), path)
+        gan = HFGan(generator=self.average, **parts)
+        gan.inherited = self.inherited
+        run.publish(gan, path)
 
 
 def build_networks(config: Config, num_classes: int, device: torch.device) -> Networks:
@@ -129,7 +134,9 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> Ne
     }
     if encoder is not None:
         optimizers["reconstructor"] = lazy_adam(list(encoder.parameters()), config.lr * ENCODER_LR, 0)
-    return Networks(generator, average, discriminator, projected, encoder, encoder_average, optimizers)
+    start = config.init or config.grow_from
+    inherited = heritage(PartsPipeline.download(start) / CARD) if start else Heritage()
+    return Networks(generator, average, discriminator, projected, encoder, encoder_average, optimizers, inherited)
 
 
 def lazy_adam(parameters: list[nn.Parameter], lr: float, every: int) -> Adam:
@@ -145,6 +152,8 @@ def load_start(nets: Networks, config: Config) -> None:
     source = HFGan.from_pretrained(config.init or config.grow_from, dtype="float32")
     if source.discriminator is None:
         raise run.UserError(f"{config.init or config.grow_from} has no discriminator: it cannot be trained further")
+    if (clamp := source.generator.config.conv_clamp) is not None:
+        print(f"the start model limits its activations to {clamp:g}: training goes on without a limit")
     if config.init:
         _copy_all(nets.generator, source.generator.state_dict())
         _copy_all(nets.discriminator, source.discriminator.state_dict())

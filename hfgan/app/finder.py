@@ -159,7 +159,7 @@ class Finder:
         chosen = parse_layers(layers, gan.generator.num_ws) if layers else None
         if kind == "pca":
             return finding.pca(stats, number + 1, gan.generator.fingerprint())[number].on(chosen)
-        convs = [layer for layer in chosen or () if layer < gan.generator.num_ws - 1]  # the last only makes colours
+        convs = [layer for layer in chosen or () if layer in gan.generator.synthesis.affines()]  # not mere colours
         return finding.sefa(gan.generator, convs or None, number + 1, stats)[number]
 
     def _of(self, gan: HFGan, model: str) -> WStats:

@@ -77,6 +77,11 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """What the convolutions compute in; parameters are fp32 whatever this says."""
         return self.compute_dtype
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that this was made with."""
+        return {name: self.config[name] for name in _argument_names(type(self))}
+
     def set_compute_dtype(self, dtype: str | torch.dtype) -> Self:
         """Compute in float32, float16 or bfloat16 from now on; parameters stay as they are."""
         dtype = parse_dtype(dtype, self.device)
@@ -184,8 +189,8 @@ class HFGanModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         folder, stored = Path(directory), self._stored(dtype)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / weights_name(variant), save(stored))
-        arguments = {name: self.config[name] for name in _argument_names(type(self))}
-        write_json(folder / self.config_name, {"_class_name": type(self).__name__, "_format": FORMAT} | arguments)
+        head = {"_class_name": type(self).__name__, "_format": FORMAT}
+        write_json(folder / self.config_name, head | self.arguments)
 
     def _stored(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The state dict as it goes to disk; a value that `dtype` cannot hold is an error, no infinity."""

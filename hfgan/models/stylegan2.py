@@ -122,7 +122,7 @@ class Synthesis(nn.Module):
         raise TypeError(f"{type(self).__name__} does not say how it draws")
 
     def affines(self) -> dict[int, Tensor]:
-        """Weight (channels, w_dim) with which each layer of w_plus makes the styles of its convolutions."""
+        """Weight (channels, w_dim), fp64 on the CPU, with which each layer of w_plus makes styles of convolutions."""
         raise TypeError(f"{type(self).__name__} does not say how it makes styles")
 
     def forward(
@@ -192,7 +192,8 @@ class SynthesisNetwork(Synthesis):
         return [draw_noise(conv, n, mode, generator) for conv in self.convs()]
 
     def affines(self) -> dict[int, Tensor]:
-        return {layer: conv.affine.weight * conv.affine.weight_gain for layer, conv in enumerate(self.convs())}
+        affines = [conv.affine for conv in self.convs()]
+        return {layer: a.weight.detach().cpu().double() * a.weight_gain for layer, a in enumerate(affines)}
 
     def convs(self) -> list[ModulatedConv2d]:
         """All convolutions, layer by layer."""
