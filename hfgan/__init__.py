@@ -33,10 +33,12 @@ _HOME = {
     "StyleGAN2Generator": "models.stylegan2",
     "WStats": "models.directions",
     "bundled_models": "parts",
+    "convert": "converting.checkpoints",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from hfgan.converting.checkpoints import convert as convert
     from hfgan.drawing import SampleOutput as SampleOutput
     from hfgan.editing import Edit as Edit
     from hfgan.editing import EditOutput as EditOutput

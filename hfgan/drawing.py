@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from hfgan import images, modes, recipes, sampling
 from hfgan.captions import file_name
+from hfgan.memory import net_at_once
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import Mode
 from hfgan.parts import PartsPipeline
@@ -104,7 +105,7 @@ class Drawing(PartsPipeline):
                 that no nearest is sought.
             label: Class 0..c_dim - 1 of a model with classes, None for one without.
             noise_mode: "const", "random" (from the seed) or "none".
-            batch_size: How many are computed at once.
+            batch_size: How many are computed at once, at most: large pictures are fewer on a CPU, 2 of 1024 px.
         """
         chosen, given = sampling.choose_seeds(num_images, seed, seeds), sampling.parse_psi(truncation_psi)
         psi = 1.0 if truncation == "none" else given
@@ -143,7 +144,7 @@ class Drawing(PartsPipeline):
             a, b: The ends, as `sample`, `mix` or `replay` returned them.
             steps: Number of pictures, 2 or more.
             kind: "w" is straight in w_plus; between the two z, "z" is straight and "slerp" a great circle.
-            batch_size: How many are computed at once.
+            batch_size: How many are computed at once, at most.
         """
         self._check_own(a, b)
         if len(a) != 1 or len(b) != 1:
@@ -252,7 +253,7 @@ class Drawing(PartsPipeline):
         seen, bank = self._seen, self.modes
         if seen is None or (seen.fingerprint, seen.points.device) != (bank.fingerprint(), bank.device):
             self._seen = seen = modes.PerceptualModes(bank, load_perceptual().to(bank.device))
-        w_plus = (sampling.broadcast(rows, self.generator.num_ws) for rows in w.split(modes.BATCH))
+        w_plus = (sampling.broadcast(rows, self.generator.num_ws) for rows in w.split(net_at_once(self.generator, modes.BATCH)))
         return torch.cat([seen.nearest(self.generator.synthesis(rows, "const")) for rows in w_plus])
 
     def _one_hot(self, label: int | None, n: int) -> Tensor | None:
@@ -278,7 +279,7 @@ class Drawing(PartsPipeline):
         silenced: int | None = None,
     ) -> list[Image]:  # fmt: skip
         """Pictures of w_plus (n, num_ws, w_dim), batch by batch; several show a progress bar."""
-        size = sampling.check_count(batch_size, "batch_size")
+        size = net_at_once(self.generator, sampling.check_count(batch_size, "batch_size"))
         starts = range(0, len(w_plus), size)
         pictures: list[Image] = []
         for start in self.progress_bar(starts) if len(starts) > 1 else starts:

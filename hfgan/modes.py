@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hfgan import sampling
 from hfgan.images import on_white, to_image, to_pixels
+from hfgan.memory import net_at_once
 from hfgan.metrics import resize
 from hfgan.models.banks import ASSIGNMENTS, MAX_MODES, SPACES, ModeBank, whitening_scale
 from hfgan.models.perceptual import Perceptual
@@ -29,7 +30,7 @@ REPAIRS = 20  # rounds
 LEAST_TEMPERATURE = 1e-4  # of centers that come twice; half precision can hold it
 ROWS = 4096  # compared with all centers at once
 CHUNK = 64  # z mapped at once in search of a mode
-BATCH = 32  # images at once
+BATCH = 32  # images at once, at most
 MAX_PREVIEW = 128  # px
 SEEN_SIZE = 64  # px at which images are compared
 MODE_STREAM = 0x9E3779B9  # keeps the choice of a mode apart from the seed's own z
@@ -137,7 +138,7 @@ def make_bank(
 @torch.no_grad()
 def _previews(generator: StyleGAN2Generator, bank: ModeBank) -> Iterator[Tensor]:
     """Images (n, c, s, s) of the centers, batch by batch."""
-    for centers in bank.centers.to(generator.device).split(BATCH):
+    for centers in bank.centers.to(generator.device).split(net_at_once(generator, BATCH)):
         image = generator.synthesis(sampling.broadcast(centers, generator.num_ws), "const")
         yield resize(image, bank.config.preview_size)
 

@@ -61,6 +61,7 @@ def run(options: argparse.Namespace, _: Any = None) -> None:
         options.file, centers=options.centers, directions=options.directions, encoder=options.encoder,
         alpha=options.alpha,
     )  # fmt: skip
+    found.gan.name = options.out.resolve().name
     card = render(found, Rights(licence, options.source))
     options.out.mkdir(parents=True, exist_ok=True)
     write_file(options.out / "README.md", card.encode())
