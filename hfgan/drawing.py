@@ -253,8 +253,8 @@ class Drawing(PartsPipeline):
         seen, bank = self._seen, self.modes
         if seen is None or (seen.fingerprint, seen.points.device) != (bank.fingerprint(), bank.device):
             self._seen = seen = modes.PerceptualModes(bank, load_perceptual().to(bank.device))
-        w_plus = (sampling.broadcast(rows, self.generator.num_ws) for rows in w.split(net_at_once(self.generator, modes.BATCH)))
-        return torch.cat([seen.nearest(self.generator.synthesis(rows, "const")) for rows in w_plus])
+        parts = sampling.broadcast(w, self.generator.num_ws).split(net_at_once(self.generator, modes.BATCH))
+        return torch.cat([seen.nearest(self.generator.synthesis(w_plus, "const")) for w_plus in parts])
 
     def _one_hot(self, label: int | None, n: int) -> Tensor | None:
         """Labels (n, c_dim), or None for a model without classes."""

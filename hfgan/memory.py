@@ -56,7 +56,10 @@ def in_parts(function: Callable[..., Found], size: int, *inputs: Any) -> Found:
     parts = []
     for k in range(len(splits[0])):
         rows = [x if split is None else split[k] for x, split in zip(inputs, splits, strict=True)]
-        parts.append(checkpoint(function, *rows, use_reentrant=False, preserve_rng_state=False))
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(function, *rows, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(function(*rows))
     if isinstance(parts[0], Tensor):
         return torch.cat(parts)
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))

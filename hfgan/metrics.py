@@ -304,5 +304,6 @@ def band_error(alpha: Tensor, true: Tensor, share: float = 0.02) -> Tensor:
 
 def near_edge(mask: Tensor, reach: int) -> Tensor:
     """Pixels (n,1,h,w) that a square of 2 reach + 1 pixels around has both in and out of a mask (n,1,h,w) bool."""
-    within = [F.max_pool2d(x.float(), 2 * reach + 1, stride=1, padding=reach) > 0 for x in (mask, ~mask)]
-    return within[0] & within[1]
+    within = [F.max_pool2d(x.float(), (1, 2 * reach + 1), 1, (0, reach)) for x in (mask, ~mask)]  # one side, the other
+    down = [F.max_pool2d(x, (2 * reach + 1, 1), 1, (reach, 0)) > 0 for x in within]
+    return down[0] & down[1]

@@ -27,7 +27,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hfgan import HFGan
-from hfgan.images import grid, on_white, to_pil
+from hfgan.images import on_white
+from hfgan.memory import draw_with_alpha
 from hfgan.models.alpha import AlphaNetwork
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.sampling import broadcast
@@ -192,7 +193,7 @@ class Reporter:
     def __call__(self, progress: Progress, numbers: dict[str, float]) -> dict[str, Any]:
         """Write a sheet and a line of the log."""
         nets = self.nets
-        image, logit = nets.average(nets.generator, nets.shown)
+        image, logit = draw_with_alpha(nets.generator, nets.average, nets.shown)
         alpha = logit.sigmoid()
         signs = {"area": alpha.mean().item(), "score": progress.score}
         self.folder.save_sheet(progress.images_seen, self.sheet(image, alpha))
@@ -205,4 +206,4 @@ class Reporter:
         """Rows of samples, each above the row of their alpha."""
         shown = on_white(image)
         rows = zip(shown.split(8), (2 * alpha - 1).expand_as(shown).split(8), strict=True)
-        return grid(to_pil(torch.cat([part for pair in rows for part in pair])), 8)
+        return run.sheet(torch.cat([part for pair in rows for part in pair]), 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import loop
@@ -16,8 +17,10 @@ from torch.nn import functional as F
 from hfgan import losses
 from hfgan.augment import shift_each
 from hfgan.images import on_white
+from hfgan.memory import draw_in_parts, draw_with_alpha, in_parts, net_at_once
 from hfgan.metrics import boundary_iou, mean_iou
 from hfgan.models.alpha import AlphaNetwork
+from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast, mix
 from hfgan.segmentation import composite, refine
@@ -87,15 +90,21 @@ class Step:
         w = self.nets.draw_w(count, source)
         psi = torch.empty(count, 1).uniform_(self.config.truncation_psi, 1.0, generator=source).to(w.device)
         self.w_plus = broadcast(generator.mapping.w_avg.lerp(w, psi), generator.num_ws)
+        wanted = self.nets.votes is not None and (self.learning or self.config.anchor_weight > 0)
+        if not wanted:
+            return *draw_with_alpha(generator, self.nets.alpha, self.w_plus, "random", self.source("noise")), None
+        return draw_in_parts(generator, self.w_plus, "random", self.source("noise"), self.draw_with_votes)
+
+    def draw_with_votes(self, w_plus: Tensor, noise: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, logits and votes as `draw` gives them."""
         stream, features = self.nets.alpha.stream(), Features()
 
         def tap(layer: int, x: Tensor) -> None:
             stream(layer, x)
             features(layer, x)
 
-        wanted = self.nets.votes is not None and (self.learning or self.config.anchor_weight > 0)
-        image = generator.synthesis(self.w_plus, "random", self.source("noise"), tap=tap if wanted else stream)
-        return image, stream.logit, self.nets.votes(features) if wanted else None
+        image = self.nets.generator.synthesis.draw(w_plus, noise, tap)
+        return image, stream.logit, self.nets.votes(features)
 
     @property
     def learning(self) -> bool:
@@ -110,9 +119,9 @@ class Step:
         iteration = self.progress.images_seen // config.batch
         image, logit, votes = self.draw(len(real))
         alpha = logit.sigmoid()
-        background = nets.generator.synthesis(
-            self.w_plus.roll(1, dims=0) if config.other_background else self.w_plus, "random", self.source("fake"),
-            silenced=nets.background_layer,
+        background = draw_in_parts(
+            nets.generator, self.w_plus.roll(1, dims=0) if config.other_background else self.w_plus, "random",
+            self.source("fake"), partial(nets.generator.synthesis.draw, silenced=nets.background_layer),
         )  # fmt: skip
         composites = self.compose(image, alpha, background)
 
@@ -132,22 +141,39 @@ class Step:
 
     def discriminator_step(self, real: Tensor, fake: Tensor, iteration: int) -> dict[str, float]:
         """One step of the discriminator, and now and then one of its penalty."""
-        config, net = self.config, self.nets.discriminator
-        loss = losses.logistic_d(net(real, None), net(fake, None))
+        config = self.config
+        loss = losses.logistic_d(self.judge(real), self.judge(fake))
         self.update("discriminator", loss)
         numbers = {"loss_d": loss.item()}
         if iteration % config.r1_every == 0:
-            penalty, _ = losses.gradient_penalty(lambda x: net(x, None), real)
-            self.update("discriminator", penalty * (config.r1_gamma / 2 * config.r1_every))
-            numbers["r1"] = penalty.item()
+            numbers["r1"] = self.penalise(real, config.r1_gamma / 2 * config.r1_every)
         return numbers
+
+    def judge(self, image: Tensor) -> Tensor:
+        """The discriminator's logits (n, 1) of images (n, c, r, r)."""
+        net, groups = self.nets.discriminator, grouped(self.nets.discriminator, len(image)).to(image.device)
+        if len(groups) == 1:
+            return net(image)
+        order = groups.flatten()
+        return in_parts(net, groups.shape[1], image[order])[order.argsort()]
+
+    def penalise(self, real: Tensor, weight: float) -> float:
+        """One step of the discriminator's penalty R1 on images (n, c, r, r), times `weight`; the penalty."""
+        net = self.nets.discriminator
+        groups, total = grouped(net, len(real)).to(real.device), 0.0
+        for group in groups:
+            penalty, _ = losses.gradient_penalty(net, real[group])
+            (penalty * (weight / len(groups))).backward()
+            total += penalty.item() / len(groups)
+        self.step("discriminator")
+        return total
 
     def alpha_losses(
         self, image: Tensor, composites: Tensor, alpha: Tensor, logit: Tensor, votes: Tensor | None
     ) -> dict[str, float]:
         """One step of the alpha network on what it is judged by."""
         config = self.config
-        adversarial = losses.logistic_g(self.nets.discriminator(composites, None))
+        adversarial = losses.logistic_g(self.judge(composites))
         area = self.track_area(alpha)
         loss = config.adversarial_weight * adversarial + self.shape_loss(image, alpha)
         loss = loss + config.foreground_weight * F.relu(config.foreground_min - area).mean()
@@ -164,7 +190,9 @@ class Step:
         binary = self.config.binary_weight * losses.binarisation(alpha)
         if not self.config.edge_weight:
             return binary
-        return binary + self.config.edge_weight * losses.matting_energy(alpha, on_white(image))
+        size = net_at_once(self.nets.generator, len(alpha))
+        energy = in_parts(lambda a, x: losses.matting_energy(a, on_white(x)).expand(len(a)), size, alpha, image)
+        return binary + self.config.edge_weight * energy.mean()
 
     def track_area(self, alpha: Tensor) -> Tensor:
         """The area that the priors look at: of each image (n,), or the running mean () of all."""
@@ -175,14 +203,28 @@ class Step:
         return alpha.mean(dim=(1, 2, 3)) if self.config.area == "image" else mean + (known - mean).detach()
 
     def update(self, name: str, loss: Tensor, lr: float | None = None) -> None:
-        """Average gradients over processes and take one optimizer step."""
-        optimizer = self.nets.optimizers[name]
-        for group in optimizer.param_groups:
+        """One optimizer step down a loss."""
+        for group in self.nets.optimizers[name].param_groups:
             group["lr"] = group["lr"] if lr is None else lr
         loss.backward()
+        self.step(name)
+
+    def step(self, name: str) -> None:
+        """Average gradients over processes and take one optimizer step."""
+        optimizer = self.nets.optimizers[name]
         run.average_gradients(self.accelerator, optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def grouped(net: StyleGAN2Discriminator, count: int) -> Tensor:
+    """Which of `count` images are judged together (groups, images): all, or where those are too many at once, the ones
+    that the minibatch deviation compares."""
+    if count <= net_at_once(net, count):
+        return torch.arange(count)[None]
+    most = min(net.config.mbstd_group or count, count)
+    size = next(size for size in range(most, 0, -1) if count % size == 0)
+    return torch.arange(count).view(size, -1).t()
 
 
 def check_collapse(area: float, images_seen: int) -> None:
@@ -218,7 +260,7 @@ def score(generator: StyleGAN2Generator, net: AlphaNetwork, w_plus: Tensor) -> f
     Args:
         w_plus: (n, num_ws, w_dim).
     """
-    image, logit = net(generator, w_plus)
+    image, logit = draw_with_alpha(generator, net, w_plus)
     found = logit > 0
     if not LEAST < found.float().mean() < MOST:
         return 0.0
@@ -226,5 +268,5 @@ def score(generator: StyleGAN2Generator, net: AlphaNetwork, w_plus: Tensor) -> f
     edges = boundary_iou(found, torch.cat([refine(alpha, picture) for alpha, picture in pairs]) > 0.5)
     fine, source = range(generator.num_ws // 2 + 1, generator.num_ws), torch.Generator().manual_seed(0)
     others = (w_plus, mix(w_plus, w_plus.roll(1, dims=0), list(fine)))
-    stable = [mean_iou(found, net(generator, w, "random", source)[1] > 0).mean() for w in others]
+    stable = [mean_iou(found, draw_with_alpha(generator, net, w, "random", source)[1] > 0).mean() for w in others]
     return (edges.mean() * sum(stable) / len(stable)).item()

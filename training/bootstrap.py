@@ -8,6 +8,9 @@ clusterings vote.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
@@ -25,13 +28,20 @@ BATCH = 32
 TOLERANCE = 0.02  # of foreground that a background is left with
 
 
-class Features:
-    """A tap that keeps the activations of a pass as one descriptor per pixel."""
+class SeenEnough(Exception):
+    """Ends a pass of the generator of which no more is looked at."""
 
-    def __init__(self) -> None:
+
+class Features:
+    """A tap that keeps the activations of a pass as one descriptor per pixel; `hurried` ends it after the last."""
+
+    def __init__(self, *, hurried: bool = False) -> None:
         self.seen: list[Tensor] = []
+        self.hurried = hurried
 
     def __call__(self, layer: int, x: Tensor) -> None:  # (n, c, r, r)
+        if self.hurried and x.shape[2] > FINEST:
+            raise SeenEnough
         if not COARSEST <= x.shape[2] <= FINEST:
             return
         unit = F.normalize(x.detach().float(), dim=1)
@@ -75,12 +85,13 @@ class Votes(nn.Module):
     @torch.no_grad()
     def fit(cls, generator: StyleGAN2Generator, w: Tensor, seed: int) -> Votes:
         """Learn from samples w (n, w_dim)."""
-        pixels = torch.cat([observe(generator, rows).pixels() for rows in w.split(BATCH)])  # (p, d)
-        votes = cls(pixels.shape[1]).to(w.device)
-        votes.mean.copy_(pixels.mean(dim=0))
-        _, vectors = torch.linalg.eigh(torch.cov(pixels.T))
+        # twice, since the descriptors of all of them may be gigabytes
+        mean, covariance = moments(observe(generator, rows).pixels() for rows in w.split(BATCH))
+        votes = cls(len(mean)).to(w.device)
+        votes.mean.copy_(mean)
+        _, vectors = torch.linalg.eigh(covariance)
         votes.basis.copy_(vectors[:, -votes.basis.shape[1] :])
-        places = torch.cat([votes.place(rows) for rows in pixels.split(PIXELS)])
+        places = torch.cat([votes.place(observe(generator, rows).pixels()) for rows in w.split(BATCH)])
         source = torch.Generator().manual_seed(seed)
         some = places[torch.randperm(len(places), generator=source)[:PIXELS].to(places.device)].cpu().numpy()
         for turn, (centers, verdicts) in enumerate(votes.clusterings()):
@@ -92,9 +103,21 @@ class Votes(nn.Module):
 
 def observe(generator: StyleGAN2Generator, w: Tensor, **how: int) -> Features:
     """The descriptors of samples w (n, w_dim)."""
-    features = Features()
-    generator.synthesis(broadcast(w, generator.num_ws), "const", tap=features, **how)
+    features = Features(hurried=True)
+    with contextlib.suppress(SeenEnough):
+        generator.synthesis(broadcast(w, generator.num_ws), "const", tap=features, **how)
     return features
+
+
+def moments(batches: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean (d,) and covariance (d, d), fp32, of all rows of batches (n, d); summed about the first batch's mean."""
+    count, middle, total, products = 0, None, 0, 0
+    for rows in batches:
+        middle = rows.mean(dim=0) if middle is None else middle
+        count, rows = count + len(rows), rows - middle
+        total, products = total + rows.double().sum(dim=0), products + (rows.T @ rows).double()
+    covariance = (products - total.outer(total) / count) / (count - 1)
+    return (middle + total / count).float(), covariance.float()
 
 
 def nearest(places: Tensor, centers: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ from torch import Tensor
 
 from hfgan import HFGan, finding, sampling
 from hfgan.images import grid, on_white, save_png, to_pil
+from hfgan.memory import draw_in_parts, net_at_once
+from hfgan.metrics import resize
 from hfgan.models.alpha import AlphaModel
 from hfgan.models.directions import Direction, DirectionSet, WStats, check_name
 from hfgan.models.stylegan2 import StyleGAN2Generator
@@ -41,7 +43,7 @@ from hfgan.parts import PARTS
 from hfgan.storage import write_json
 from hfgan.traits import NAMES, WHOLE, traits
 
-BATCH = 32  # pictures at once
+BATCH = 32  # pictures at once, at most
 LEAST = 4  # seeds of each kind
 PSI = 0.7  # of seeds whose entry does not say it
 LEAST_PSI = 0.7  # of samples that traits are measured on: between this and 1
@@ -287,7 +289,7 @@ def draw(
     generator: StyleGAN2Generator, alpha: AlphaModel | None, w_plus: Tensor
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Pictures (n, 3, r, r) of w_plus (n, num_ws, w_dim), and their alpha (n, 1, r, r) where a part tells it."""
-    for rows in w_plus.to(generator.device).split(BATCH):
+    for rows in w_plus.to(generator.device).split(net_at_once(generator, BATCH)):
         if alpha is None:
             yield on_white(generator.synthesis(rows)).clamp(-1, 1), None
         else:
@@ -324,8 +326,8 @@ def sheet(gan: HFGan) -> Image.Image:
     rows = []
     for one in gan.directions:
         moved = torch.cat([base + strengths * one.shift(len(base)) for base in w_plus.cpu()])
-        pictures = to_pil(gan.generator.synthesis(moved.to(gan.device)).cpu())
-        rows.append(strip(one.name, pictures))
+        drawn = draw_in_parts(gan.generator, moved.to(gan.device)).cpu()
+        rows.append(strip(one.name, to_pil(resize(drawn, min(drawn.shape[-1], run.SHEET_SIDE)))))
     return grid(rows, 1)
 
 

@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from hfgan import HFGan
 from hfgan.filtering import kept_ids
-from hfgan.images import grid, on_white, to_image, to_pil
+from hfgan.images import on_white, to_image
+from hfgan.memory import in_parts, net_at_once
 from hfgan.models.encoder import InterestEncoder
 from hfgan.models.perceptual import load_perceptual
 
@@ -168,7 +169,8 @@ class Reporter:
     def __call__(self, progress: loop.Progress, numbers: dict[str, float]) -> dict[str, Any]:
         """Write a sheet and a line of the log."""
         scene, generator = self.scene, self.nets.generator
-        *_, (w_plus, drawn) = self.nets.average.steps(generator, scene.image, scene.told, self.config.steps)
+        size = net_at_once(generator, len(scene.image))
+        w_plus, drawn = in_parts(self.encode, size, scene.image, scene.told)
         drawn = on_white(drawn).clamp(-1, 1)
         error = (drawn - scene.wanted).square().mean(1, keepdim=True)
         clean, spoilt = ((error * scene.meant).sum((1, 2, 3)) / scene.meant.sum((1, 2, 3))).chunk(2)
@@ -178,8 +180,13 @@ class Reporter:
         dimmed = scene.image * (0.3 + 0.7 * scene.told)
         rows = [rows for x in (scene.image, dimmed, drawn) for rows in x.chunk(2)]
         sheet = torch.cat([rows[k] for k in (0, 2, 4, 1, 3, 5)])
-        self.folder.save_sheet(progress.images_seen, grid(to_pil(sheet), SHEET))
+        self.folder.save_sheet(progress.images_seen, run.sheet(sheet, SHEET))
         entry = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1), **numbers, **signs}
         self.folder.log(entry)
         tqdm.write(run.told(entry))
         return entry
+
+    def encode(self, image: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+        """The w_plus (n, num_ws, w_dim) of images and what is drawn of it (n, c, r, r), after the last step."""
+        *_, found = self.nets.average.steps(self.nets.generator, image, told, self.config.steps)
+        return found

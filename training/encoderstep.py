@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from hfgan.images import on_white
 from hfgan.losses import logistic_d, logistic_g
+from hfgan.memory import draw_in_parts, in_parts, net_at_once
 from hfgan.metrics import resize
 from hfgan.models.encoder import shrink
 from hfgan.models.perceptual import Perceptual
@@ -111,28 +112,27 @@ class Step:
         generator, mapping = self.nets.generator, self.nets.generator.mapping
         z = torch.randn(count, generator.config.z_dim, generator=source).to(generator.device)
         w = mapping(z, mapping.labels_in_turn(torch.arange(count)))
-        return generator.synthesis(broadcast(w, generator.num_ws)), w
+        return draw_in_parts(generator, broadcast(w, generator.num_ws)), w
 
     def learn(self, scene: Scene, w: Tensor) -> dict[str, float]:
         """Gradients of the encoder: each step is taken from where the last one ended, without looking back."""
         encoder, generator, steps = self.nets.encoder, self.nets.generator, self.config.steps
         wanted, region = self.wanted(scene)
         with torch.no_grad():
-            target = self.net.features(self.enlarge(wanted))
+            size = net_at_once(generator, len(wanted))
+            target = list(in_parts(lambda x: tuple(self.net.features(self.enlarge(x))), size, wanted))
             seen, inside = encoder.look(scene.image, scene.told)
             w_plus = encoder.start(seen, inside)
-            drawn = generator.synthesis(w_plus)
+            drawn = draw_in_parts(generator, w_plus)
         for k in range(steps):
             shown = self.blurred(seen, scene.subject, k) if self.arm.filtered else seen
             w_plus = encoder(shown, inside, w_plus, drawn)  # (2n, num_ws, w_dim)
             if self.arm.single:
                 w_plus = self.joined(w_plus)
-            drawn = generator.synthesis(w_plus)
-            error, perceptual = self.compare(drawn, wanted, target, region)
+            drawn, error, perceptual, outside = self.compare(w_plus, wanted, target, region)
             loss, numbers = self.latent_terms(w_plus, w)
             if self.arm.conditioned:
-                outside = (on_white(drawn) - wanted).square() * (1 - region)
-                loss = loss + self.config.outside_weight * outside.mean()
+                loss = loss + self.config.outside_weight * outside
             loss = loss + error + PERCEPTUAL_WEIGHT * perceptual
             (loss * 2.0 ** (k + 1 - steps)).backward()
             w_plus, drawn = w_plus.detach(), drawn.detach()
@@ -167,13 +167,27 @@ class Step:
             return scene.wanted, scene.meant
         return scene.image, scene.subject if self.arm.masked else torch.ones_like(scene.subject)
 
-    def compare(self, drawn: Tensor, wanted: Tensor, target: list[Tensor], region: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared and perceptual error in a region, whatever its area: means over the pictures that have one."""
-        drawn, has = on_white(drawn), (region.amax((1, 2, 3)) > 0).float()
-        area = region.sum((1, 2, 3)).clamp(min=1)
-        error = ((drawn - wanted).square().mean(1, keepdim=True) * region).sum((1, 2, 3)) / area
-        perceptual = self.net.compare(self.net.features(self.enlarge(drawn)), target, region)
-        return (error * has).sum() / has.sum().clamp(min=1), (perceptual * has).sum() / has.sum().clamp(min=1)
+    def compare(
+        self, w_plus: Tensor, wanted: Tensor, target: list[Tensor], region: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is drawn of w_plus (n, num_ws, w_dim), and its errors.
+
+        Returns:
+            Images (n, c, r, r); squared and perceptual error in a region, whatever its area, means over the pictures
+            that have one; squared error outside of it.
+        """
+        size = net_at_once(self.nets.generator, len(w_plus))
+        drawn, *errors = in_parts(self.errors, size, w_plus, wanted, region, *target)
+        has = (region.amax((1, 2, 3)) > 0).float()
+        error, perceptual = ((x * has).sum() / has.sum().clamp(min=1) for x in errors[:2])
+        return drawn, error, perceptual, errors[2].mean()
+
+    def errors(self, w_plus: Tensor, wanted: Tensor, region: Tensor, *target: Tensor) -> tuple[Tensor, ...]:
+        """What is drawn (n, c, r, r), and the errors (n,) of each picture for `compare`."""
+        drawn = self.nets.generator.synthesis(w_plus)
+        squared, area = (on_white(drawn) - wanted).square().mean(1, keepdim=True), region.sum((1, 2, 3)).clamp(min=1)
+        perceptual = self.net.compare(self.net.features(self.enlarge(on_white(drawn))), list(target), region)
+        return drawn, (squared * region).sum((1, 2, 3)) / area, perceptual, (squared * (1 - region)).mean((1, 2, 3))
 
     def latent_terms(self, w_plus: Tensor, w: Tensor) -> tuple[Tensor, dict[str, float]]:
         """What is asked of w_plus (2n, num_ws, w_dim) itself; of the first pictures of both views, w is known."""
@@ -208,7 +222,7 @@ class Step:
         encoder, on_black = self.nets.encoder, composite(scene.image, -torch.ones_like(scene.image), scene.subject)
         seen, inside = encoder.look(scene.image)
         moved = encoder(seen, inside, w_plus, on_black)
-        error, perceptual = self.compare(self.nets.generator.synthesis(moved), scene.image, target, region)
+        _, error, perceptual, _ = self.compare(moved, scene.image, target, region)
         (DISENTANGLE_WEIGHT * (error + PERCEPTUAL_WEIGHT * perceptual)).backward()
 
     @property

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hfgan import HFGan, StyleGAN2Generator
 from hfgan.data import PhotoDataset, open_photos
+from hfgan.memory import at_once, draw_in_parts, in_parts, net_at_once
 from hfgan.metrics import (
     Protocol,
     as_images,
@@ -35,7 +36,8 @@ from hfgan.sampling import broadcast, latents_from_seeds
 from hfgan.storage import write_json
 
 LPIPS_SIZE = 64  # px: smaller images are enlarged to it
-BATCH = 50  # images per forward pass
+BATCH = 50  # images per forward pass, at most
+DIVERSE = 1000  # images whose diversity is measured
 Row = dict[str, Any]
 
 
@@ -142,21 +144,30 @@ class Judge:
     def model(self, name: str, generator: StyleGAN2Generator, psi: float) -> Row:
         """All metrics of a generator at one truncation."""
         config = self.config
-        images = as_uint8(draw(generator, config.num, config.seed, psi))
-        row = self.row(name, self.features(iter(images)), self.real, psi)
+        some: list[Tensor] = []
+        images = keep(as_uint8(draw(generator, config.num, config.seed, psi)), some, DIVERSE)
+        row = self.row(name, self.features(images), self.real, psi)
         if self.img_channels == 3:
-            some = as_images(torch.cat(images)[:1000])
-            row["lpips_diversity"] = mean_pair_distance(some, self.distance, pairs=2000, generator=self.rng())
+            shown = torch.cat(some)[:DIVERSE]
+            row["lpips_diversity"] = mean_pair_distance(shown, self.levels, pairs=2000, generator=self.rng())
             if config.ppl_paths and psi == 1 and generator.mapping.c_dim == 0:
                 row["ppl_w"] = self.path_length(generator)
         if config.fid:
-            row["fid"] = inception_fid(torch.cat(images), self.photos)
+            row["fid"] = inception_fid(Drawn(generator, config.num, config.seed, psi), self.photos)
         return row
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Perceptual distance (n,) of images (n,3,r,r) at their own size, at least LPIPS_SIZE; on the CPU."""
         size = max(self.resolution, LPIPS_SIZE)
-        return self.lpips.distance(resize(a, size), resize(b, size)).cpu()
+
+        def between(a: Tensor, b: Tensor) -> Tensor:
+            return self.lpips.distance(resize(a, size), resize(b, size)).cpu()
+
+        return in_parts(between, at_once(len(a), size, 3, a.device), a, b)
+
+    def levels(self, a: Tensor, b: Tensor) -> Tensor:
+        """The same of uint8."""
+        return self.distance(as_images(a), as_images(b))
 
     def path_length(self, generator: StyleGAN2Generator) -> float:
         """PPL in W, in fp32."""
@@ -196,39 +207,66 @@ def batches(photos: PhotoDataset, chosen: Tensor | None = None) -> Iterator[Tens
 def draw(generator: StyleGAN2Generator, num: int, seed: int, psi: float) -> Iterator[Tensor]:
     """Images (n,c,r,r) of the seeds from `seed` on; a model with classes draws them in turn."""
     device = generator.mapping.w_avg.device
-    for seeds in torch.arange(seed, seed + num).split(BATCH):
+    for seeds in torch.arange(seed, seed + num).split(net_at_once(generator, BATCH)):
         z = latents_from_seeds(seeds.tolist(), generator.config.z_dim).to(device)
         yield generator(z, generator.mapping.labels_in_turn(seeds), truncation_psi=psi)
 
 
-def as_uint8(images: Iterator[Tensor]) -> list[Tensor]:
+def as_uint8(images: Iterator[Tensor]) -> Iterator[Tensor]:
     """Images in [-1,1] on the 256 levels of a PNG, on the CPU."""
-    return [((x.float() + 1) * 127.5).clamp(0, 255).round().byte().cpu() for x in images]
+    return (((x.float() + 1) * 127.5).clamp(0, 255).round().byte().cpu() for x in images)
+
+
+def keep(images: Iterator[Tensor], kept: list[Tensor], count: int) -> Iterator[Tensor]:
+    """The same batches; those that hold the first `count` images are also put into `kept`."""
+    seen = 0
+    for batch in images:
+        if seen < count:
+            kept.append(batch)
+        seen += len(batch)
+        yield batch
 
 
 def w_to_image(generator: StyleGAN2Generator) -> Callable[[Tensor], Tensor]:
     """w (n,w_dim) -> images (n,3,r,r) with constant noise."""
-    return lambda w: generator.synthesis(broadcast(w, generator.num_ws), "const")
+    return lambda w: draw_in_parts(generator, broadcast(w, generator.num_ws))
 
 
-class Pictures(torch.utils.data.Dataset):
-    """uint8 (n,c,r,r) as the data set of (3,r,r) that torch-fidelity asks for."""
+class Drawn(torch.utils.data.Dataset):
+    """The images of the seeds from `seed` on as the data set of uint8 (3,r,r) that torch-fidelity asks for.
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images.expand(-1, 3, -1, -1)
+    They are drawn when they are asked for, one by one: thousands would fill the memory.
+    """
+
+    def __init__(self, generator: StyleGAN2Generator, num: int, seed: int, psi: float) -> None:
+        self.generator, self.num, self.seed, self.psi = generator, num, seed, psi
 
     def __len__(self) -> int:
-        return len(self.images)
+        return self.num
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
+        (image,) = as_uint8(draw(self.generator, 1, self.seed + index, self.psi))
+        return image[0].expand(3, -1, -1)
 
 
-def inception_fid(fake: Tensor, photos: PhotoDataset) -> float:
-    """The real FID of images uint8 (n,c,r,r) against photos, by torch-fidelity and its Inception network."""
+class Shown(torch.utils.data.Dataset):
+    """Photos as such a data set."""
+
+    def __init__(self, photos: PhotoDataset) -> None:
+        self.photos = photos
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.photos.batch([index])[0].expand(3, -1, -1)
+
+
+def inception_fid(fake: Drawn, photos: PhotoDataset) -> float:
+    """The real FID of drawn images against photos, by torch-fidelity and its Inception network."""
     from torch_fidelity import calculate_metrics
 
-    sides = {"input1": Pictures(fake), "input2": Pictures(torch.cat(list(batches(photos))))}
+    sides = {"input1": fake, "input2": Shown(photos)}
     found = calculate_metrics(**sides, fid=True, cuda=torch.cuda.is_available(), verbose=False)
     return found["frechet_inception_distance"]
 

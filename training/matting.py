@@ -24,8 +24,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from hfgan import HFGan
-from hfgan.images import grid, on_white, to_image, to_pil
+from hfgan.images import on_white, to_image
 from hfgan.losses import binarisation
+from hfgan.memory import at_once, in_parts
 from hfgan.models.matting import MattingNetwork
 
 SHEET = 32  # pictures on the sheet
@@ -76,6 +77,10 @@ class Networks:
         self.matting = net.to(device)
         self.average = copy.deepcopy(self.matting).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.matting.parameters(), lr=config.lr, weight_decay=1e-4)
+
+    def look(self, net: MattingNetwork, image: Tensor) -> Tensor:
+        """The logit (n, 1, r, r) of images (n, 3, r, r) by one of both networks, in parts."""
+        return in_parts(net, at_once(len(image), image.shape[-1], net.config.widths[0], image.device), image)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything a resumed run needs, by name."""
@@ -131,7 +136,7 @@ class Step:
         config, nets, seen = self.config, self.nets, self.progress.images_seen
         source = run.random_source(config.seed, run.PURPOSES["latents"], seen, self.accelerator.process_index)
         pairs = show(nets.pairs.draw(len(photo), source), source)
-        found = F.binary_cross_entropy_with_logits(nets.matting(pairs.image), pairs.alpha, reduction="none")
+        found = F.binary_cross_entropy_with_logits(nets.look(nets.matting, pairs.image), pairs.alpha, reduction="none")
         loss = (found.mean((1, 2, 3)) * pairs.weight).sum() / pairs.weight.sum().clamp(min=1)
         numbers = {"loss_pairs": loss.item(), "weight": pairs.weight.mean().item()}
         if photo.ndim == 4 and seen >= config.photos_from:
@@ -150,9 +155,9 @@ class Step:
     def consistency(self, photo: Tensor, source: torch.Generator) -> Tensor:
         """Cross-entropy of what is said of spoilt photos (n, 3, r, r) and what the average is sure of in them."""
         with torch.no_grad():
-            said = self.nets.average(photo).sigmoid()
+            said = self.nets.look(self.nets.average, photo).sigmoid()
         sure = ((said > CONFIDENT) | (said < 1 - CONFIDENT)).float()
-        logit = self.nets.matting(spoil(recolour(photo, source), source))
+        logit = self.nets.look(self.nets.matting, spoil(recolour(photo, source), source))
         found = F.binary_cross_entropy_with_logits(logit, said, reduction="none")
         return (found * sure).sum() / sure.sum().clamp(min=1)
 
@@ -169,10 +174,10 @@ class Reporter:
     @torch.no_grad()
     def __call__(self, progress: loop.Progress, numbers: dict[str, float]) -> dict[str, Any]:
         """Write a sheet and a line of the log."""
-        alpha = self.nets.average(self.image).sigmoid()
+        alpha = self.nets.look(self.nets.average, self.image).sigmoid()
         signs = {"area": alpha.mean().item(), "doubt": binarisation(alpha).item()}
         rows = zip(on_white(self.image).split(8), (2 * alpha - 1).expand(-1, 3, -1, -1).split(8), strict=True)
-        sheet = grid(to_pil(torch.cat([part for pair in rows for part in pair])), 8)
+        sheet = run.sheet(torch.cat([part for pair in rows for part in pair]), 8)
         self.folder.save_sheet(progress.images_seen, sheet)
         entry = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1), **numbers, **signs}
         self.folder.log(entry)

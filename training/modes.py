@@ -24,6 +24,7 @@ from torch import Tensor
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator
 from hfgan.images import grid, on_white, save_png, to_image, to_pil
+from hfgan.memory import net_at_once
 from hfgan.metrics import extract_features
 from hfgan.models.perceptual import load_perceptual
 from hfgan.modes import PerceptualModes, fit_modes, make_bank, nearest_mode, read_centers
@@ -31,9 +32,10 @@ from hfgan.parts import PARTS
 from hfgan.sampling import broadcast
 from hfgan.storage import write_json
 
-BATCH = 50  # images drawn at once
+BATCH = 50  # images drawn at once, at most
 ROWS = 4096  # z mapped at once
-COMPARED = 2000  # samples on which the two assignments are compared
+COMPARED, FEWEST = 2000, 100  # samples on which the two assignments are compared; of large pictures, fewer
+COMPARED_PIXELS = COMPARED * 128**2  # in all of them, at most
 SHEET = 256  # centers shown at most
 TILE, STRIP = 64, 14  # px: least side of a center on the sheet, and height of the line below it
 FIT, COMPARE = range(2)  # what samples are for
@@ -129,7 +131,7 @@ def draw_w(generator: StyleGAN2Generator, num: int, *key: int) -> Tensor:
 @torch.no_grad()
 def draw_images(generator: StyleGAN2Generator, w: Tensor) -> Iterator[Tensor]:
     """Images (n, c, r, r) of w (n, w_dim), batch by batch."""
-    for rows in w.split(BATCH):
+    for rows in w.split(net_at_once(generator, BATCH)):
         yield generator.synthesis(broadcast(rows.to(generator.device), generator.num_ws), "const")
 
 
@@ -168,8 +170,10 @@ def entropy(shares: Tensor) -> float:
 
 @torch.no_grad()
 def compare(generator: StyleGAN2Generator, bank: ModeBank, seed: int) -> dict[str, float]:
-    """Agreement of perceptual and L2 assignment on new samples, and the cost of each per sample, drawing included."""
-    w, bank = draw_w(generator, COMPARED, seed, COMPARE), bank.to(generator.device)
+    """Agreement of perceptual and L2 assignment on new samples, how many these are, and the cost of each per sample,
+    drawing included."""
+    count = min(COMPARED, max(COMPARED_PIXELS // generator.config.resolution**2, FEWEST))
+    w, bank = draw_w(generator, count, seed, COMPARE), bank.to(generator.device)
     seen = PerceptualModes(bank, load_perceptual().to(generator.device))
     begin = time.perf_counter()
     l2 = nearest_mode(w.to(generator.device), bank).cpu()
@@ -177,9 +181,10 @@ def compare(generator: StyleGAN2Generator, bank: ModeBank, seed: int) -> dict[st
     perceptual = torch.cat([seen.nearest(images).cpu() for images in draw_images(generator, w)])
     end = time.perf_counter()
     return {
+        "compared": count,
         "agreement": (l2 == perceptual).double().mean().item(),
-        "l2_ms_per_sample": 1000 * (middle - begin) / COMPARED,
-        "perceptual_ms_per_sample": 1000 * (end - middle) / COMPARED,
+        "l2_ms_per_sample": 1000 * (middle - begin) / count,
+        "perceptual_ms_per_sample": 1000 * (end - middle) / count,
     }
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hfgan.images import on_white
+from hfgan.memory import at_once, in_parts
 from hfgan.models.matting import MattingNetwork
 from hfgan.segmentation import composite
 
@@ -82,7 +83,8 @@ def subjects(image: Tensor, matting: MattingNetwork | None, source: torch.Genera
     threshold = uniform(len(image), 0.3, 0.9, source).to(image.device)
     if matting is None:
         return made
-    found = (matting(image).sigmoid() > threshold).float()
+    size = at_once(len(image), image.shape[-1], matting.config.widths[0], image.device)
+    found = (in_parts(matting, size, image).sigmoid() > threshold).float()
     area = found.mean((1, 2, 3), keepdim=True)
     return torch.where((area > LEAST) & (area < 1 - LEAST), found, made)
 
@@ -139,7 +141,7 @@ def shapes(
 def blobs(count: int, side: int, source: torch.Generator, area: float = 0.4) -> Tensor:
     """Irregular regions (count, 1, side, side) that cover a share `area`."""
     rough = noise(count, side, source)
-    edge = rough.flatten(1).quantile(1 - area, dim=1).view(-1, 1, 1, 1)
+    edge = torch.stack([row.quantile(1 - area) for row in rough.flatten(1)]).view(-1, 1, 1, 1)  # it has a limit
     return (rough > edge).float()
 
 
@@ -164,4 +166,5 @@ def frames(region: Tensor) -> Tensor:
 
 def grow(region: Tensor, reach: int) -> Tensor:
     """Regions (n, 1, r, r) dilated by a square that reaches so many pixels to each side."""
-    return F.max_pool2d(region, 2 * reach + 1, 1, reach)
+    rows = F.max_pool2d(region, (1, 2 * reach + 1), 1, (0, reach))  # one side after the other: a wide square is slow
+    return F.max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from hfgan.data import MEMORY_LIMIT
 from hfgan.images import on_white, pil_to_pixels, resize_square, to_image
+from hfgan.memory import draw_in_parts, draw_with_alpha
 from hfgan.models.alpha import AlphaModel
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.sampling import broadcast
@@ -53,22 +56,28 @@ class Exported:
     def __init__(self, folder: str, resolution: int, device: torch.device) -> None:
         if not (Path(folder) / "metadata.jsonl").is_file():
             raise FileNotFoundError(f"{folder} has no metadata.jsonl: give a folder that `hfgan dataset` wrote")
-        lines = [json.loads(line) for line in (Path(folder) / "metadata.jsonl").read_text().splitlines()]
-        if not lines:
+        self.lines = [json.loads(line) for line in (Path(folder) / "metadata.jsonl").read_text().splitlines()]
+        if not self.lines:
             raise ValueError(f"{folder} has no pairs: export some with `hfgan dataset`")
-        images, alphas = (
-            [Image.open(Path(folder) / line[name]) for line in lines] for name in ("file_name", "alpha_file_name")
-        )
-        pixels = [pil_to_pixels(resize_square(image.convert("RGB"), resolution)) for image in images]
-        self.image = to_image(torch.stack(pixels)).to(device)
-        found = [torch.from_numpy(np.asarray(alpha, np.float32) / 65535)[None, None] for alpha in alphas]
-        small = [F.interpolate(a, size=(resolution, resolution), mode="bilinear", antialias=True) for a in found]
-        self.alpha = torch.cat(small).to(device)
+        self.folder, self.resolution, self.device = Path(folder), resolution, device
+        held = 4 * 4 * resolution**2 * len(self.lines)  # bytes
+        self.pairs = [self.read(line) for line in self.lines] if held <= MEMORY_LIMIT else None
+
+    def read(self, line: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """One pair: image (1, 3, r, r) in [-1, 1] and alpha (1, 1, r, r)."""
+        with Image.open(self.folder / line["file_name"]) as image:
+            pixels = pil_to_pixels(resize_square(image.convert("RGB"), self.resolution))
+        with Image.open(self.folder / line["alpha_file_name"]) as alpha:
+            found = torch.from_numpy(np.asarray(alpha, np.float32) / 65535)[None, None]
+        small = F.interpolate(found, size=(self.resolution, self.resolution), mode="bilinear", antialias=True)
+        return to_image(pixels[None]).to(self.device), small.to(self.device)
 
     def draw(self, count: int, source: torch.Generator) -> Samples:
         """Some of the pairs, at random."""
-        rows = torch.randint(len(self.image), (count,), generator=source).to(self.image.device)
-        return Samples(self.image[rows], self.alpha[rows], None)
+        rows = torch.randint(len(self.lines), (count,), generator=source).tolist()
+        chosen = [self.pairs[row] if self.pairs else self.read(self.lines[row]) for row in rows]
+        image, alpha = (torch.cat(column) for column in zip(*chosen, strict=True))
+        return Samples(image, alpha, None)
 
 
 class Drawn:
@@ -85,9 +94,10 @@ class Drawn:
         w = mapping(z, mapping.labels_in_turn(torch.arange(count)))
         psi = uniform(count, self.least_psi, 1, source).to(w.device).flatten(1)
         w_plus = broadcast(mapping.w_avg.lerp(w, psi), generator.num_ws)
-        image, logit = self.net(generator, w_plus, "random", source)
+        image, logit = draw_with_alpha(generator, self.net, w_plus, "random", source)
         silenced = self.net.config.background_layer
-        behind = generator.synthesis(w_plus.roll(1, dims=0), "const", silenced=silenced)
+        without = partial(generator.synthesis.draw, silenced=silenced)
+        behind = draw_in_parts(generator, w_plus.roll(1, dims=0), draw=without)
         return Samples(on_white(image).clamp(-1, 1), logit.sigmoid(), on_white(behind).clamp(-1, 1))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hfgan.images import on_white
+from hfgan.memory import at_once, draw_in_parts, in_parts, net_at_once
 from hfgan.metrics import resize
 from hfgan.models.perceptual import load_perceptual
 from hfgan.models.reconstructor import ReconstructionEncoder
@@ -36,7 +37,8 @@ class Distance:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance (n,) of images (n, c, r, r) in [-1, 1]."""
-        return self.net.distance(self.rgb(a), self.rgb(b))
+        size = at_once(len(a), a.shape[-1], a.shape[1], a.device)
+        return in_parts(lambda a, b: self.net.distance(self.rgb(a), self.rgb(b)), size, a, b)
 
     def rgb(self, image: Tensor) -> Tensor:
         """Images as the perceptual network sees them: (n, 3, r', r')."""
@@ -54,8 +56,8 @@ class Reconstructions:
 
 def reconstruct(generator: StyleGAN2Generator, encoder: ReconstructionEncoder, image: Tensor) -> Reconstructions:
     """x, E(x), G(E(x)) with constant noise."""
-    w = encoder(image)
-    return Reconstructions(image, w, generator.synthesis(broadcast(w, generator.num_ws), "const"))
+    w = in_parts(encoder, net_at_once(encoder, len(image)), image)
+    return Reconstructions(image, w, draw_in_parts(generator, broadcast(w, generator.num_ws)))
 
 
 def reconstruction_loss(
@@ -64,14 +66,16 @@ def reconstruction_loss(
     """The part of the loss on photos, and its numbers for the log."""
     pixel = (found.image - found.again).abs().mean()
     perceptual = distance(found.image, found.again).mean()
-    cycle = (encoder(found.again) - found.w.detach()).abs().mean()
+    seen = in_parts(encoder, net_at_once(encoder, len(found.again)), found.again)
+    cycle = (seen - found.w.detach()).abs().mean()
     numbers = {"rec_pixel": pixel.item(), "rec_perceptual": perceptual.item()}
     return pixel + perceptual + CYCLE_WEIGHT * cycle, numbers
 
 
 def latent_loss(encoder: ReconstructionEncoder, drawn: Tensor, w: Tensor) -> Tensor:
     """|E(G(w)) - w|^2, mean over dimensions, for drawn images (n, c, r, r) and w (n, w_dim), both constants."""
-    return (encoder(drawn.detach()) - w.detach()).square().mean()
+    seen = in_parts(encoder, net_at_once(encoder, len(drawn)), drawn.detach())
+    return (seen - w.detach()).square().mean()
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ from torch.optim import Adam
 from tqdm import tqdm
 
 from hfgan import HFGan
-from hfgan.images import grid, to_image, to_pil
+from hfgan.images import to_image
+from hfgan.memory import draw_in_parts
 from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.sampling import broadcast
 
@@ -141,7 +142,7 @@ class Step:
         source = run.random_source(self.config.seed, run.PURPOSES["latents"], *where)
         z = torch.randn(count, generator.config.z_dim, generator=source).to(generator.device)
         w = generator.mapping(z, generator.mapping.labels_in_turn(torch.arange(count)))  # (n, w_dim)
-        return generator.synthesis(broadcast(w, generator.num_ws), "random", source), w
+        return draw_in_parts(generator, broadcast(w, generator.num_ws), "random", source), w
 
 
 class Reporter:
@@ -166,4 +167,4 @@ class Reporter:
         """Rows of photos, each above the row of its reconstructions."""
         again = reconstruct(self.nets.generator, self.nets.average, self.image).again
         rows = zip(self.image.split(8), again.split(8), strict=True)
-        return grid(to_pil(torch.cat([part for pair in rows for part in pair])), 8)
+        return run.sheet(torch.cat([part for pair in rows for part in pair]), 8)

@@ -16,10 +16,11 @@ from step import Progress
 from torch import Tensor
 from tqdm import tqdm
 
-from hfgan.images import grid, to_image, to_pil
+from hfgan.images import to_image
+from hfgan.memory import draw_in_parts
 from hfgan.metrics import extract_features, frechet_of_features
 from hfgan.models.perceptual import MobileNetV2
-from hfgan.sampling import latents_from_seeds
+from hfgan.sampling import broadcast, latents_from_seeds
 
 if TYPE_CHECKING:
     from generator import Config
@@ -46,7 +47,7 @@ class Reporter:
     def __call__(self, progress: Progress, numbers: dict[str, float]) -> dict[str, Any]:
         """Write a sample sheet, a line of the log and the curves; stop the run when it has collapsed."""
         sheet = self.draw(SHEET)
-        self.folder.save_sheet(progress.images_seen, grid(to_pil(sheet), 8))
+        self.folder.save_sheet(progress.images_seen, run.sheet(sheet, 8))
         entry: dict[str, Any] = {"images_seen": progress.images_seen, "seconds": round(progress.seconds, 1)}
         entry |= {"augment_p": progress.augment_p, **numbers, "spread": spread(sheet)}
         if self.nets.reconstructor is not None:
@@ -67,7 +68,8 @@ class Reporter:
         """Images (n, c, r, r) of the averaged generator; with classes, seed k draws class k modulo their number."""
         nets = self.nets
         z = latents_from_seeds(list(seeds), self.config.z_dim).to(nets.device)
-        return nets.average(z, nets.average.mapping.labels_in_turn(torch.tensor(list(seeds))))
+        w = nets.average.mapping(z, nets.average.mapping.labels_in_turn(torch.tensor(list(seeds))))
+        return draw_in_parts(nets.average, broadcast(w, nets.average.num_ws))
 
     def frechet_distance(self) -> float:
         """FD-MNv2 at psi 1 against as many photos, seeds from 1000 on."""

@@ -27,7 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hfgan.images import write_file
+from hfgan.images import grid, to_pil, write_file
+from hfgan.metrics import resize
 
 if TYPE_CHECKING:
     from hfgan.pipeline import HFGan
@@ -39,6 +40,7 @@ PURPOSES = {
 }
 
 
+SHEET_SIDE = 256  # px of a picture on a sheet, at most
 # what a run writes before it begins its work
 SETTINGS = {"config.json", "photos.json", "photos-report.json"}
 
@@ -184,6 +186,11 @@ class RunFolder:
         """Drop log lines written after the checkpoint that the run goes on from."""
         lines = [json.dumps(e) + "\n" for e in self.read_log() if e["images_seen"] <= images_seen]
         write_file(self.path / "log.jsonl", "".join(lines).encode(), overwrite=True)
+
+
+def sheet(image: Tensor, columns: int) -> Image.Image:
+    """Images (n, c, r, r) in [-1, 1] row by row, large ones shrunk: a sheet has dozens of them."""
+    return grid(to_pil(resize(image, min(image.shape[-1], SHEET_SIDE))), columns)
 
 
 def is_finished(folder: Path) -> bool:

@@ -34,7 +34,7 @@ from hfgan.converting.networks import (
 from hfgan.images import write_file
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.ops import FIR
-from hfgan.models.stylegan2 import StyleGAN2Generator
+from hfgan.models.stylegan2 import StyleGAN2Generator, channels_at
 from hfgan.pipeline import HFGan
 from hfgan.storage import read_tagged
 
@@ -43,6 +43,7 @@ ENDINGS = (".pt", ".safetensors")
 FORMAT = "NVIDIA's names, by hfgan export"
 MULTIPLE = 16384  # channel_base of rosinality's channel_multiplier 1
 WIDEST = 512
+HARMLESS = 256.0  # the clamp of published models, which is there for half precision
 
 
 def export_weights(gan: HFGan, path: str | Path, *, layout: str, overwrite: bool = False) -> list[str]:
@@ -128,13 +129,15 @@ def _rosinality(
             f"the model has {c.c_dim} classes, {c.img_channels} channels, z of {c.z_dim} and w of {c.w_dim}: "
             "rosinality's code has no classes, RGB pictures, and z as large as w"
         )
-    if c.channel_max != WIDEST or c.channel_base % MULTIPLE:
+    if not any(_like(generator, multiplier) for multiplier in (1, 2, 4)):
         raise ValueError(
             f"the model has channels {c.channel_base} / resolution up to {c.channel_max}: rosinality's code has "
             f"multiples of {MULTIPLE} up to {WIDEST}"
         )
+    if c.conv_clamp is not None and c.conv_clamp < HARMLESS:
+        raise ValueError(f"the model limits its activations to {c.conv_clamp:g}: rosinality's code has no clamp")
     if c.conv_clamp is not None:
-        notes.append(f"Activations are limited to {c.conv_clamp:g} here and not there, where few if any are larger.")
+        notes.append(f"Activations are limited to {c.conv_clamp:g} here and not there: hardly any is larger.")
     tensors = {their_generator_name(name): t.cpu().contiguous() for name, t in generator.state_dict().items()}
     found: dict[str, Any] = {"latent_avg": tensors.pop("mapping.w_avg")}
     found["g_ema"] = {name: t.contiguous() for name, t in rosinality.generator_to(tensors).items()}
@@ -148,6 +151,13 @@ def _rosinality(
         }
         found["d"] = rosinality.discriminator_to(state, resolution)
     return found, notes
+
+
+def _like(generator: StyleGAN2Generator, multiplier: int) -> bool:
+    """Whether all layers have the channels of that channel_multiplier."""
+    convs = [block.conv1 for block in generator.synthesis.blocks]
+    wanted = [channels_at(len(conv.noise_const), MULTIPLE * multiplier, WIDEST) for conv in convs]
+    return [len(conv.weight) for conv in convs] == wanted
 
 
 # ---------------------------------------------------------------- read them again

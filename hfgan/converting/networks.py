@@ -21,6 +21,7 @@ from hfgan.models.stylegan2 import StyleGAN2Generator, channels_at
 
 Model = TypeVar("Model", bound=HFGanModel)
 Tensors = Mapping[str, Tensor]
+IN_HALVES = "It was trained with its {} largest resolutions in half precision; weights are fp32."
 MEAN_SAMPLES = 10_000
 CHUNK = 4096  # of them at once
 LABEL_LAYERS = 8  # of the discriminator's mapping
@@ -138,8 +139,9 @@ def discriminator_of(
     widths[4] = _shape(tensors, "b4.conv.weight", 4)[0]
     base, most = fit_channels(widths)
     labelled = "mapping.embed.weight" in tensors
-    if labelled and f"mapping.fc{LABEL_LAYERS - 1}.weight" not in tensors:
-        raise Unsupported(f"maps its labels in fewer than {LABEL_LAYERS} layers")
+    layers = sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", name)) for name in tensors)
+    if labelled and layers != LABEL_LAYERS:
+        raise Unsupported(f"maps its labels in {layers} layers, only {LABEL_LAYERS} are known")
     config = {
         "resolution": resolution, "img_channels": _shape(tensors, f"b{resolution}.fromrgb.weight", 4)[1],
         "c_dim": _shape(tensors, "mapping.embed.weight", 2)[1] if labelled else 0, "channel_base": base,

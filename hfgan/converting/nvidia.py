@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hfgan.converting.networks import Unsupported, discriminator_of, generator_of
+from hfgan.converting.networks import IN_HALVES, Unsupported, discriminator_of, generator_of
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.pickles import Record
@@ -47,7 +47,7 @@ def read_nvidia(
     generator = generator_of(tensors, conv_clamp=_clamp(_path(synthesis, "b4", "conv1"), record, written), notes=notes)
     halves = _fp16(record, synthesis, written)
     if halves:
-        notes.append(f"It was trained with its {halves} largest resolutions in half precision; weights are fp32.")
+        notes.append(IN_HALVES.format(halves))
     return generator, _discriminator(found.get("D"), written, notes), written
 
 
@@ -62,6 +62,10 @@ def _discriminator(record: Any, written: str, notes: list[str]) -> StyleGAN2Disc
     group = _own(last, "group_size", asked.get("mbstd_group_size", 4))
     features = _own(last, "num_channels", asked.get("mbstd_num_channels", 1))
     try:
+        _check_mapping(record)
+        kind = _own(_path(record, f"b{_largest(record)}", "conv0"), "activation", asked.get("activation", "lrelu"))
+        if kind != "lrelu":
+            raise Unsupported(f"has the activation {kind!r:.30}, only 'lrelu' is known")
         return discriminator_of(
             state_dict(record), conv_clamp=_clamp(_path(record, "b4", "conv"), record, written),
             mbstd_group=group, mbstd_channels=features,
@@ -114,6 +118,12 @@ def _flat(record: Record) -> bool:
     return bool(flat & _kwargs(record).keys())
 
 
+def _largest(record: Record) -> int:
+    """The size of the largest block [pixels]."""
+    found = [str(name)[1:] for name in _dict(record, "_modules")]
+    return max((int(size) for size in found if size.isdecimal()), default=0)
+
+
 def _own(record: Record, name: str, otherwise: Any) -> Any:
     """An attribute of a module, or what it was asked to be."""
     return record.state.get(name, otherwise)
@@ -163,6 +173,11 @@ def _check_settings(record: Record, synthesis: Record, written: str) -> None:
     architecture = _own(_child(synthesis, "b4"), "architecture", _asked(record, "architecture", "skip"))
     if architecture != "skip":
         raise Unsupported(f"is a generator of architecture {architecture!r:.30}: only 'skip', the usual one, is known")
+    _check_mapping(record)
+
+
+def _check_mapping(record: Record) -> None:
+    """Unsupported for a mapping of z or of labels with settings that our classes do not have."""
     asked = _dict(Record("", _kwargs(record)), "mapping_kwargs")
     first = _path(record, "mapping", "fc0")
     rate = _own(first, "bias_gain", asked.get("lr_multiplier", LR_MULTIPLIER))

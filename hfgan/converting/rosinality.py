@@ -60,12 +60,10 @@ def read_generator(state: Mapping[str, Any], latent_avg: Any, notes: list[str]) 
         if not torch.equal(rows, rows[:1].expand_as(rows)):
             raise Unsupported(f"has a latent_avg {list(latent_avg.shape)} whose rows differ, expected one mean of w")
         tensors["mapping.w_avg"] = rows[0]
-    drawn = [name for name in list(tensors) if name.endswith("noise_strength")]
-    lacking = [name for name in drawn if name.replace("noise_strength", "noise_const") not in tensors]
-    if lacking:
+    if not any(name.endswith("noise_const") for name in tensors):
         notes.append("The file has no noise images: those for constant noise were drawn with seed 0.")
         source = torch.Generator().manual_seed(0)
-        for name in lacking:
+        for name in [name for name in tensors if name.endswith("noise_strength")]:
             size = int(name.split(".")[1][1:])
             tensors[name.replace("noise_strength", "noise_const")] = torch.randn(size, size, generator=source)
     return generator_of(tensors, conv_clamp=None, notes=notes)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hfgan.converting.networks import Unsupported, discriminator_of, generator_of
+from hfgan.converting.networks import IN_HALVES, Unsupported, discriminator_of, generator_of
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.stylegan2 import StyleGAN2Generator
 from hfgan.pickles import Record
@@ -20,6 +20,7 @@ from hfgan.pickles.names import NETWORK
 
 FORMAT = "TensorFlow StyleGAN2"
 LEAST_VERSION = 4
+D_LR_MULTIPLIER = 0.1  # of the mapping of labels, unless it is given
 
 # what a variable's name begins with there, and what it begins with here
 GENERATOR = {
@@ -33,6 +34,11 @@ DISCRIMINATOR = {
     r"Mapping(\d+)/": r"mapping.fc\1.", r"LabelEmbed/": "mapping.embed.", r"(\d+)x\1/FromRGB/": r"b\1.fromrgb.",
     r"(\d+)x\1/Conv0/": r"b\1.conv0.", r"(\d+)x\1/Conv1_down/": r"b\1.conv1.", r"(\d+)x\1/Skip/": r"b\1.skip.",
     r"4x4/Conv/": "b4.conv.", r"4x4/Dense0/": "b4.fc.", r"Output/": "b4.out.",
+}  # fmt: skip
+LAYERS = {"nonlinearity": "lrelu", "act": "lrelu", "resample_kernel": [1, 3, 3, 1], "fmap_decay": 1.0}
+USUAL = LAYERS | {
+    "architecture": "skip", "mapping_nonlinearity": "lrelu", "mapping_lrmul": 0.01, "use_noise": True,
+    "normalize_latents": True,
 }  # fmt: skip
 IGNORED = re.compile(r"(.*/)?(lod|pl_mean|pl_mean_var|pl_weight)")
 
@@ -54,18 +60,19 @@ def read_tensorflow(
     if len(found) != 3:
         raise ValueError(f"holds {len(found)} networks, expected the three of StyleGAN2: G, D, Gs")
     _, below, averaged = found
-    settings = _settings(averaged)
     variables = _variables(averaged)
-    if any("StyleMod" in name or "LatentTransform" in name for name in variables):
+    if any("StyleMod" in name for name in variables) or averaged.state.get("build_func_name") == "G_style":
         raise Unsupported("is a StyleGAN1, whose generator is another network: only StyleGAN2 can be converted")
+    settings = _settings(averaged)
     if any(name.endswith("LabelConcat/weight") for name in variables):
         raise Unsupported(
             "embeds its labels as the first StyleGAN2 did, before normalising: only stylegan2-ada's way is known"
         )
     tensors = _renamed(variables, GENERATOR)
-    _check_settings(settings)
-    clamp = settings.get("conv_clamp")
-    generator = generator_of(tensors, conv_clamp=_number(clamp), notes=notes)
+    _check_settings(settings, USUAL)
+    generator = generator_of(tensors, conv_clamp=_number(settings.get("conv_clamp")), notes=notes)
+    if halves := settings.get("num_fp16_res"):
+        notes.append(IN_HALVES.format(halves))
     return generator, _discriminator(below, notes), FORMAT
 
 
@@ -73,6 +80,9 @@ def _discriminator(record: Record, notes: list[str]) -> StyleGAN2Discriminator |
     settings = _settings(record)
     group = settings.get("mbstd_group_size")  # None, the whole batch, is what is meant where it is not said
     try:
+        _check_settings(settings, LAYERS | {"architecture": "resnet"})
+        if settings.get("label_size"):  # the rate is another one where it is not said
+            _check_settings({"mapping_lrmul": D_LR_MULTIPLIER} | settings, {"mapping_lrmul": 0.01})
         return discriminator_of(
             _renamed(_variables(record), DISCRIMINATOR), conv_clamp=_number(settings.get("conv_clamp")),
             mbstd_group=group if isinstance(group, int) else None,
@@ -104,11 +114,8 @@ def _settings(record: Record) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
+def _check_settings(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
     """Unsupported for a StyleGAN2 with settings that our classes do not have."""
-    usual = {"architecture": "skip", "nonlinearity": "lrelu", "act": "lrelu", "mapping_nonlinearity": "lrelu",
-             "mapping_lrmul": 0.01, "resample_kernel": [1, 3, 3, 1], "fmap_decay": 1.0, "use_noise": True,
-             "normalize_latents": True, "use_modulate": True, "demodulate": True}  # fmt: skip
     for name, value in usual.items():
         given = settings.get(name, value)
         if (list(given) if isinstance(given, list | tuple) else given) != value:
@@ -153,4 +160,4 @@ def _arranged(name: str, tensor: Tensor) -> Tensor:
     if not name.endswith("weight"):
         return tensor
     kernel = tensor.flip(0, 1) if name.endswith("Conv0_up/weight") else tensor
-    return kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+    return kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.t() if kernel.ndim == 2 else kernel
