@@ -12,6 +12,7 @@ from hfgan.pickles.names import Array, DType, Name, Record, Storage, UnsafePickl
 
 MAX_DEPTH = 64  # containers within containers; a module within modules takes four
 MAX_VALUES = 5_000_000
+MAX_DIMS = 16  # of a tensor
 _UNDERWAY = object()
 
 
@@ -70,7 +71,7 @@ class _Plain:
 def tensor_of(view: View) -> Tensor:
     """The tensor of a view, in the memory of its storage, within which it must lie, with no more numbers than that."""
     size, stride, storage = view.size, view.stride, view.storage
-    if len(size) != len(stride) or min((*size, *stride, view.offset), default=0) < 0:
+    if not len(size) == len(stride) <= MAX_DIMS or min((*size, *stride, view.offset), default=0) < 0:
         raise UnsafePickle(f"holds a tensor of size {list(size)[:8]} and stride {list(stride)[:8]}")
     count = 1
     for side in size:
@@ -93,7 +94,8 @@ def tensor_of_array(array: Array) -> Tensor:
         raise UnsafePickle("holds a numpy array without its numbers")
     dtype, count = array.dtype.numpy, 1
     shape = array.shape
-    if not isinstance(shape, tuple) or not all(type(side) is int and 0 <= side < 2**40 for side in shape):
+    known = isinstance(shape, tuple) and len(shape) <= MAX_DIMS
+    if not known or not all(type(side) is int and 0 <= side < 2**40 for side in shape):
         raise UnsafePickle("holds a numpy array of no shape")
     for side in shape:
         count *= side
