@@ -38,7 +38,9 @@ class Config:
     images: int = flag(1_000_000, "stop after so many training images")
     minutes: float | None = flag(None, "stop (resumably) after so many minutes of training")
     batch: int = flag(32, "images per iteration, all processes together")
-    microbatch: int | None = flag(None, "images per forward pass and process; default all of them")
+    microbatch: int | None = flag(
+        None, "images per forward pass and process; default all, or what a CPU has memory for"
+    )
     img_channels: int = flag(3, "1 grey, 3 RGB, 4 RGBA")
     labels: bool = flag(False, "train by class; the first folder level is the class")
     channel_base: int = flag(2048, "channels at resolution r are channel_base / r ...")

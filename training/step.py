@@ -15,6 +15,8 @@ from torch import Tensor
 
 from hfgan import losses
 from hfgan.augment import adapt_probability, augment, diff_augment
+from hfgan.memory import net_at_once
+from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.sampling import broadcast
 
 if TYPE_CHECKING:
@@ -59,6 +61,10 @@ class Step:
         self.config, self.accelerator, self.nets, self.progress = config, accelerator, nets, progress
         self.device, self.rank = accelerator.device, accelerator.process_index
         self.distance = Distance(config.perceptual, self.device) if config.reconstructor else None
+        share = config.batch // accelerator.num_processes
+        self.microbatch = config.microbatch or microbatch(nets.discriminator, share)
+        if accelerator.is_main_process and config.microbatch is None and self.microbatch < share:
+            print(f"--microbatch {self.microbatch}: a CPU is given no more images of {config.resolution} px at once")
 
     def source(self, purpose: str) -> torch.Generator:
         """Randomness of this iteration for one purpose."""
@@ -67,7 +73,7 @@ class Step:
     def __call__(self, real: Tensor, labels: Tensor | None) -> dict[str, float]:
         config, nets = self.config, self.nets
         iteration = self.progress.images_seen // config.batch
-        parts = len(real) // (config.microbatch or len(real))
+        parts = len(real) // self.microbatch
         reals = list(zip(real.chunk(parts), [None] * parts if labels is None else labels.chunk(parts), strict=True))
         sources = {purpose: self.source(purpose) for purpose in run.PURPOSES}
         numbers = {}
@@ -235,3 +241,9 @@ class Step:
             images_to_one=self.config.ada_images, cap=self.config.ada_cap,
         )  # fmt: skip
         self.progress.sign_sum, self.progress.sign_count = 0.0, 0
+
+
+def microbatch(net: StyleGAN2Discriminator, share: int) -> int:
+    """How many of a process's share of a batch are computed at once; whole groups of the minibatch deviation."""
+    most = max(net_at_once(net, share), net.config.mbstd_group)
+    return next(size for size in range(min(most, share), 0, -1) if share % size == 0)

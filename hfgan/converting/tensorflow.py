@@ -40,6 +40,13 @@ USUAL = LAYERS | {
     "architecture": "skip", "mapping_nonlinearity": "lrelu", "mapping_lrmul": 0.01, "use_noise": True,
     "normalize_latents": True,
 }  # fmt: skip
+HEEDED = {
+    "num_channels", "resolution", "label_size", "latent_size", "dlatent_size", "mapping_layers", "mapping_fmaps",
+    "fmap_base", "fmap_min", "fmap_max", "conv_clamp", "num_fp16_res", "randomize_noise", "fused_modconv", "dtype",
+    "truncation_psi", "truncation_cutoff", "dlatent_avg_beta", "style_mixing_prob", "return_dlatents", "is_training",
+    "is_validation", "is_template_graph", "structure", "lod_initial", "impl", "func_name", "synthesis_func",
+    "mapping_func",
+}  # fmt: skip  # by tensors' shapes, or of no account for what is drawn
 IGNORED = re.compile(r"(.*/)?(lod|pl_mean|pl_mean_var|pl_weight)")
 
 
@@ -70,6 +77,8 @@ def read_tensorflow(
         )
     tensors = _renamed(variables, GENERATOR)
     _check_settings(settings, USUAL)
+    if unknown := sorted(map(str, settings.keys() - USUAL.keys() - HEEDED)):
+        notes.append(f"Settings that are not known here were not heeded: {', '.join(unknown)}.")
     generator = generator_of(tensors, conv_clamp=_number(settings.get("conv_clamp")), notes=notes)
     if halves := settings.get("num_fp16_res"):
         notes.append(IN_HALVES.format(halves))
