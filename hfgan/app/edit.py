@@ -224,7 +224,7 @@ def _slider(number: int, direction: Direction | None) -> gr.Slider:
 
 def _mixing(studio: Studio, model: gr.Dropdown) -> tuple[gr.Button, Components]:
     """What is mixed in: the last arguments of `Editor.mix`, and its button."""
-    choices = mix.bands(studio.num_ws(str(model.value)))
+    choices = mix.bands(*studio.layers(str(model.value)))
     with gr.Row():
         other = gr.Radio(OTHERS, value="seed", label="Take from", min_width=220, elem_id="edit-other")
         seed = gr.Number(1, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120,
@@ -236,7 +236,7 @@ def _mixing(studio: Studio, model: gr.Dropdown) -> tuple[gr.Button, Components]:
     draw = gr.Button("Mix", elem_id="edit-mix")
     band.input(None, band, layers, js=COPY, **HERE)
     layers.input(None, layers, band, js=COPY, **HERE)
-    model.change(lambda name: mix.offer(studio.num_ws(name)), model, [band, layers], **QUICK)
+    model.change(lambda name: mix.offer(*studio.layers(name)), model, [band, layers], **QUICK)
     return draw, [other, seed, layers]
 
 

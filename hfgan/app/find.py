@@ -93,4 +93,4 @@ def by_number(
 
 def bands(studio: Studio, model: str) -> Offer:
     """All layers of a model, and its bands."""
-    return [("All", ""), *mix.bands(studio.num_ws(model))]
+    return [("All", ""), *mix.bands(*studio.layers(model))]

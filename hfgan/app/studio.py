@@ -218,9 +218,10 @@ class Studio:
         channels, dtype = kind[gan.generator.config.img_channels], str(gan.dtype).removeprefix("torch.")
         return f"Loaded: **{model}** · {size} × {size} {channels} · weights `{gan.generator.fingerprint()}` · {dtype}"
 
-    def num_ws(self, model: str) -> int:
-        """Number of layers that styles can be taken over in."""
-        return self._models[model][0].generator.num_ws
+    def layers(self, model: str) -> tuple[int, int]:
+        """Number of layers that styles can be taken over in, and how many of them each resolution has."""
+        generator = self._models[model][0].generator
+        return generator.num_ws, generator.synthesis.ws_per_size
 
     def classes(self) -> int:
         """The largest number of classes that a model has; 0 when none has any."""

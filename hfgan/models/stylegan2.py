@@ -96,11 +96,12 @@ class Synthesis(nn.Module):
     """Base of the networks from w_plus to an image: what callers need of any of them.
 
     Attributes:
-        num_ws: Number of w vectors that it takes.
+        num_ws: Number of w vectors that it takes, and `ws_per_size` how many of them each resolution does.
         compute_dtype: Of the convolutions.
     """
 
     num_ws: int
+    ws_per_size: int
     compute_dtype = torch.float32
     _frozen: tuple | None = None  # what `compile` saw of the weights
 
@@ -173,6 +174,8 @@ class Synthesis(nn.Module):
 class SynthesisNetwork(Synthesis):
     """w_plus to image: a learned 4x4 constant through blocks of doubling resolution."""
 
+    ws_per_size = 2
+
     def __init__(
         self, *, resolution: int, img_channels: int, w_dim: int, channel_base: int, channel_max: int,
         conv_clamp: float | None = None,
@@ -185,7 +188,7 @@ class SynthesisNetwork(Synthesis):
             SynthesisBlock(below, width, w_dim, size, img_channels)
             for below, width, size in zip([0, *widths], widths, sizes, strict=False)
         )
-        self.num_ws = 2 * len(sizes)
+        self.num_ws = self.ws_per_size * len(sizes)
         self.conv_clamp = conv_clamp
 
     def noise_images(self, n: int, mode: str, generator: Noise = None) -> list[Tensor | None]:
