@@ -119,7 +119,7 @@ def _row(stream: IO[bytes] | mmap.mmap, size: int, names: Mapping[str, Builder |
         raise ValueError("it was written in another version or byte order")
     value = run(stream, names, lambda told: _described(told, storages), size + FREE)
     keys = run(stream, {}, None, 0)
-    if not isinstance(keys, list) or sorted(storages) != sorted(map(str, keys)):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(storages) != sorted(keys):
         raise ValueError("its storages are not those that its tensors need")
     for key in keys:
         (count,) = struct.unpack("<q", stream.read(8))
@@ -174,14 +174,19 @@ def _entries(content: mmap.mmap) -> dict[str, slice]:
     found: dict[str, slice] = {}
     with zipfile.ZipFile(content) as archive:  # type: ignore[arg-type]
         infos = archive.infolist()
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise ValueError("an entry is compressed or encrypted, which torch.save never does")
     if sum(info.file_size for info in infos) > len(content) or len({info.filename for info in infos}) != len(infos):
         raise ValueError("its entries are larger than itself, or two have one name")
     for info in infos:
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or info.file_size != info.compress_size:
-            raise ValueError("an entry is compressed or encrypted, which torch.save never does")
         head = content[info.header_offset : info.header_offset + 30]
-        if head[:4] != ZIP or len(head) != 30:
-            raise ValueError("its directory points to nothing")
-        begin = info.header_offset + 30 + sum(struct.unpack("<2H", head[26:]))
+        if head[:4] != ZIP or len(head) != 30 or info.file_size != info.compress_size:
+            raise ValueError("its directory points to nothing, or to something of another size")
+        length, extra = struct.unpack("<2H", head[26:])
+        after = info.header_offset + 30 + length
+        if content[info.header_offset + 30 : after] != info.orig_filename.encode():
+            raise ValueError("its directory gives an entry another name than it has")
+        begin = after + extra
         found[info.filename] = slice(begin, begin + info.file_size)
     return found

@@ -12,11 +12,10 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from hfgan.pickles.names import Builder, Built, Name, UnsafePickle
+from hfgan.pickles.names import Builder, Built, Name, UnsafePickle, hashable
 
 MAX_STEPS = 2_000_000  # instructions; a model with its optimisers has some 100,000
 SIZED = (str, bytes, bytearray, list, tuple, set, dict)
-KEYS = (str, int, float, bytes, type(None))  # of dicts and sets: what hashes in no time, and never recurses
 
 Storage = Callable[[Any], Any]  # what a persistent id stands for
 
@@ -94,12 +93,14 @@ class _Machine:
         """Keep the last value under a number."""
         if self.stack[-1] is MARK:
             raise ValueError("a mark is no value")
+        if key is not None and key >= 2**32:
+            raise ValueError("it keeps a value under too large a number")
         self.memo[len(self.memo) if key is None else key] = self.stack[-1]
 
     def recall(self, key: int) -> None:
         """Push what was kept under a number."""
         if key not in self.memo:
-            raise ValueError(f"nothing was kept under {key:.8}" if isinstance(key, str) else "nothing was kept there")
+            raise ValueError("it takes a value that it never kept")
         self.stack.append(self.memo[key])
 
     def name(self, text: str) -> None:
@@ -121,7 +122,7 @@ class _Machine:
             raise UnsafePickle(f"calls a {_kind(called)}")
         if not isinstance(arguments, tuple):
             raise UnsafePickle(f"calls {called.text} with a {_kind(arguments)}")
-        self.spend(*arguments)
+        self.spend(arguments)
         try:
             self.stack.append(called.builder(*arguments))
         except TypeError as error:
@@ -132,12 +133,14 @@ class _Machine:
         state, value = self.pop(), self.stack[-1]
         if not isinstance(value, Built):
             raise UnsafePickle(f"changes the insides of a {_kind(value)}")
-        self.spend(*(state if isinstance(state, tuple) else (state,)))
+        self.spend(state if isinstance(state, tuple) else (state,))
         value.set_state(state)
 
-    def spend(self, *given: Any) -> None:
+    def spend(self, given: tuple[Any, ...]) -> None:
         """Count what a builder is given: it may copy it, and must not be made to do so again and again."""
-        self.budget -= sum(len(value) for value in given if isinstance(value, SIZED))
+        self.budget -= len(given)
+        if self.budget >= 0:
+            self.budget -= sum(len(value) for value in given if isinstance(value, SIZED))
         if self.budget < 0:
             raise UnsafePickle("uses its values again and again")
 
@@ -154,20 +157,14 @@ class _Machine:
         self.top(dict).update(_pairs(flat))
 
     def add(self, values: list[Any]) -> None:
-        self.top(set).update(_hashable(value) for value in values)
+        self.top(set).update(hashable(value) for value in values)
 
 
 def _pairs(flat: list[Any]) -> dict[Any, Any]:
     """Keys and values in turn, as a dict."""
     if len(flat) % 2:
         raise ValueError("a key has no value")
-    return dict(zip(map(_hashable, flat[::2]), flat[1::2], strict=True))
-
-
-def _hashable(key: Any) -> Any:
-    if not isinstance(key, KEYS):
-        raise UnsafePickle(f"has a {_kind(key)} as a key")
-    return key
+    return dict(zip(map(hashable, flat[::2]), flat[1::2], strict=True))
 
 
 def _kind(value: Any) -> str:
@@ -222,7 +219,7 @@ STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "LIST": lambda m, _: m.stack.append(m.group()),
     "DICT": lambda m, _: m.stack.append(_pairs(m.group())),
     "TUPLE": lambda m, _: m.stack.append(tuple(m.group())),
-    "FROZENSET": lambda m, _: m.stack.append({_hashable(value) for value in m.group()}),
+    "FROZENSET": lambda m, _: m.stack.append({hashable(value) for value in m.group()}),
     "TUPLE1": lambda m, _: _tuple_of(m, 1),
     "TUPLE2": lambda m, _: _tuple_of(m, 2),
     "TUPLE3": lambda m, _: _tuple_of(m, 3),

@@ -57,8 +57,8 @@ class Record(Built):
     state: dict[str, Any] = field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
-        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-            raise UnsafePickle(f"gives {self.name} a state that is no dict of names")
+        if not isinstance(state, dict):
+            raise UnsafePickle(f"gives {self.name!r:.80} a state that is no dict of names")
         self.state.update(state)
 
 
@@ -142,13 +142,23 @@ def _table() -> Table:
     return Table()
 
 
+def hashable(key: Any) -> Any:
+    """A key of a dict or value of a set: what hashes in no time, never recurses, and collides with nothing."""
+    if not isinstance(key, str | int | float | bytes | type(None)) or (isinstance(key, int) and abs(key) >= 2**60):
+        raise UnsafePickle(f"has a {type(key).__name__} as a key or in a set, expected a text or a number below 2^60")
+    return key
+
+
+def _bytes(text: Any = b"", encoding: Any = "latin1") -> bytes:
+    """`bytes` and `bytearray`."""
+    return text if isinstance(text, bytes) else _encode(text, encoding)
+
+
 def _set(*items: Any) -> set[Any]:
     given = items[0] if items else []
     if len(items) > 1 or not isinstance(given, list | tuple | set):
         raise UnsafePickle("makes a set of what is no list")
-    if not all(isinstance(value, str | int | float | bytes) for value in given):
-        raise UnsafePickle("makes a set of what are no words or numbers")
-    return set(given)
+    return set(map(hashable, given))
 
 
 def _size(values: Any = ()) -> tuple[int, ...]:
@@ -195,7 +205,8 @@ def _parameter(data: Any, *rest: Any) -> View:
 
 def _dtype(code: Any, *rest: Any) -> DType:
     if not isinstance(code, str) or code.lstrip("<>|=") not in KINDS:
-        raise UnsafePickle(f"holds a numpy array of {code!r:.20}, expected plain numbers")
+        said = f"{code!r:.20}" if isinstance(code, str) else f"a {type(code).__name__}"
+        raise UnsafePickle(f"holds a numpy array of {said}, expected plain numbers")
     return DType(code.lstrip("<>|="), ">" if code[0] == ">" else "<")
 
 
@@ -229,9 +240,12 @@ def _module(meta: Any) -> Record:
     name, state = told.get("class_name"), told.get("state")
     if told.get("type") != "class" or not isinstance(name, str) or not isinstance(state, dict):
         raise UnsafePickle("holds a module that is none")
-    record = Record(name)
-    record.set_state(state)
-    return record
+    return Record(name, state)
+
+
+def _builtin(name: str) -> list[str]:
+    """What a built-in is called in Python 3, and in protocols for Python 2."""
+    return [f"{module}.{name}" for module in ("builtins", "__builtin__")]
 
 
 def _numpy(name: str) -> list[str]:
@@ -255,7 +269,8 @@ ARRAYS: dict[str, Builder | None] = {
 }  # fmt: skip
 PLAIN: dict[str, Builder | None] = {
     "collections.OrderedDict": _table, "dnnlib.util.EasyDict": _table, "builtins.dict": _table,
-    "builtins.set": _set, "builtins.frozenset": _set, "__builtin__.set": _set,
+    **dict.fromkeys(_builtin("set") + _builtin("frozenset"), _set),
+    **dict.fromkeys(_builtin("bytes") + _builtin("bytearray"), _bytes),
     NAMESPACE: lambda: Record(NAMESPACE),
 }  # fmt: skip
 OBJECTS: dict[str, Builder | None] = {MODULE: _module, NETWORK: lambda: Record(NETWORK)}

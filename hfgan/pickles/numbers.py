@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from hfgan.pickles.names import Array, DType, Name, Record, Storage, UnsafePickl
 MAX_DEPTH = 64  # containers within containers; a module within modules takes four
 MAX_VALUES = 5_000_000
 MAX_DIMS = 16  # of a tensor
-_UNDERWAY = object()
+TOO_MUCH = f"nests its values more than {MAX_DEPTH} deep, or holds more than {MAX_VALUES:,}"
 
 
 def plain(value: Any) -> Any:
@@ -22,64 +22,92 @@ def plain(value: Any) -> Any:
     Raises:
         UnsafePickle: it contains itself, or tensors that reach out of their storage; too deep, too many values.
     """
-    return _Plain().of(value, 0)
+    return _Plain().of(value, 0).value
+
+
+class _Made(NamedTuple):
+    """What was made of a value; how many values and how many levels one finds who walks through it."""
+
+    value: Any
+    count: int
+    height: int
 
 
 class _Plain:
     """What was made of each value, so that what is shared stays shared."""
 
     def __init__(self) -> None:
-        self.done: dict[int, Any] = {}
-        self.count = 0
+        self.done: dict[int, _Made | None] = {}
+        self.named: set[int] = set()  # states of records whose keys are names
 
-    def of(self, value: Any, depth: int) -> Any:
+    def of(self, value: Any, depth: int) -> _Made:
         """One value, `depth` containers down."""
-        if value is None or isinstance(value, bool | int | float | str | bytes | bytearray | set):
-            return value
-        self.count += 1
-        if depth > MAX_DEPTH or self.count > MAX_VALUES:
-            raise UnsafePickle(f"nests its values {MAX_DEPTH} deep or holds more than {MAX_VALUES:,}")
-        found = self.done.get(id(value))
-        if found is _UNDERWAY:
-            raise UnsafePickle("holds a value that contains itself")
+        if value is None or isinstance(value, bool | int | float | str | bytes | bytearray):
+            return _Made(value, 1, 0)
+        if depth > MAX_DEPTH:
+            raise UnsafePickle(TOO_MUCH)
+        if id(value) not in self.done:
+            self.done[id(value)] = None  # under way
+            self.done[id(value)] = self.made(value, depth + 1)
+        found = self.done[id(value)]
         if found is None:
-            self.done[id(value)] = _UNDERWAY
-            found = self.done[id(value)] = self.made(value, depth + 1)
+            raise UnsafePickle("holds a value that contains itself")
         return found
 
-    def made(self, value: Any, depth: int) -> Any:
+    def made(self, value: Any, depth: int) -> _Made:
         """What is made of a value that is not plain already."""
         if isinstance(value, dict):
-            return {key: self.of(item, depth) for key, item in value.items()}
+            inside = [self.of(item, depth) for item in value.values()]
+            return self.around(dict(zip(value, (one.value for one in inside), strict=True)), inside)
         if isinstance(value, list | tuple):
-            return type(value)([self.of(item, depth) for item in value])
+            inside = [self.of(item, depth) for item in value]
+            return self.around(type(value)(one.value for one in inside), inside)
+        if isinstance(value, set):
+            return _Made(value, 1 + len(value), 1)
         if isinstance(value, Record):
-            return Record(value.name, self.of(value.state, depth))
-        if isinstance(value, View):
-            return tensor_of(value)
-        if isinstance(value, Array):
-            return tensor_of_array(value)
-        if isinstance(value, Storage):
-            return tensor_of(View(value, 0, (value.count,), (1,)))
-        if isinstance(value, Name):
-            return value.text
-        if isinstance(value, DType):
-            return value.code
-        raise UnsafePickle(f"holds a {type(value).__name__}")
+            state = self.of(value.state, depth)
+            if id(value.state) not in self.named and not all(isinstance(key, str) for key in state.value):
+                raise UnsafePickle(f"gives {value.name!r:.80} a state that is no dict of names")
+            self.named.add(id(value.state))
+            return self.around(Record(value.name, state.value), [state])
+        return _Made(_leaf(value), 1, 0)
+
+    def around(self, made: Any, inside: list[_Made]) -> _Made:
+        """A container of these; values that are shared count each time."""
+        count = 1 + sum(one.count for one in inside)
+        height = 1 + max((one.height for one in inside), default=0)
+        if count > MAX_VALUES or height > MAX_DEPTH:
+            raise UnsafePickle(TOO_MUCH)
+        return _Made(made, count, height)
+
+
+def _leaf(value: Any) -> Any:
+    """What is made of a value that contains no other."""
+    if isinstance(value, View):
+        return tensor_of(value)
+    if isinstance(value, Array):
+        return tensor_of_array(value)
+    if isinstance(value, Storage):
+        return tensor_of(View(value, 0, (value.count,), (1,)))
+    if isinstance(value, Name):
+        return value.text
+    if isinstance(value, DType):
+        return value.code
+    raise UnsafePickle(f"holds a {type(value).__name__}")
 
 
 def tensor_of(view: View) -> Tensor:
     """The tensor of a view, in the memory of its storage, within which it must lie, with no more numbers than that."""
     size, stride, storage = view.size, view.stride, view.storage
     if not len(size) == len(stride) <= MAX_DIMS or min((*size, *stride, view.offset), default=0) < 0:
-        raise UnsafePickle(f"holds a tensor of size {list(size)[:8]} and stride {list(stride)[:8]}")
+        raise UnsafePickle(f"holds a tensor of size {list(size)[:3]} and stride {list(stride)[:3]}")
     count = 1
     for side in size:
         count *= side
     last = view.offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if count and (last >= storage.count or count > storage.count):
         raise UnsafePickle(
-            f"holds a tensor {list(size)[:8]} that reaches out of its storage of {storage.count} numbers"
+            f"holds a tensor {list(size)[:3]} that reaches out of its storage of {storage.count} numbers"
         )
     if storage.numbers is None:
         raise ValueError("it holds a tensor without its numbers")
@@ -100,7 +128,7 @@ def tensor_of_array(array: Array) -> Tensor:
     for side in shape:
         count *= side
     if count * dtype.itemsize != len(array.data):
-        raise UnsafePickle(f"holds a numpy array {list(shape)[:8]} of {len(array.data)} bytes")
+        raise UnsafePickle(f"holds a numpy array {list(shape)[:3]} of {len(array.data)} bytes")
     numbers = np.frombuffer(array.data, dtype).reshape(shape, order="F" if array.fortran else "C")
     native = numbers.astype(dtype.newbyteorder("="), order="C")
     if native.dtype.kind == "u" and native.dtype.itemsize > 1:
