@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from stages import do
 from test_selfdistillation import write_blobs
 
-from hfgan import HFGan
+from hfgan import HFGan, StyleGAN2Generator
 from hfgan.pairs import export_pairs
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -223,3 +223,39 @@ def test_moving_takes_alpha_along() -> None:
     centers = (where * torch.arange(32.0)).sum((1, 2, 3)) / where.sum((1, 2, 3))
     assert centers.std() > 1  # pixels aside
     assert (where[:, :, -1].amax((1, 2)) > 0.9).all()  # what stands on the ground goes on doing so
+
+
+def test_moments_of_batches_are_those_of_all() -> None:
+    rows = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * 0.1 + 3
+    mean, covariance = bootstrap.moments(iter(rows.split(64)))
+    assert torch.allclose(mean, rows.mean(0))
+    assert torch.allclose(covariance, torch.cov(rows.T), atol=1e-6)
+
+
+def test_what_votes_do_not_look_at_is_not_drawn() -> None:
+    generator = StyleGAN2Generator(
+        resolution=256, channel_base=2048, channel_max=16, z_dim=16, w_dim=16, mapping_layers=1
+    )
+    w, sizes = torch.randn(2, 16), []
+    generator.synthesis.blocks[-1].torgb.register_forward_hook(lambda *_: sizes.append(256))
+    whole = bootstrap.Features()
+    generator.synthesis(bootstrap.broadcast(w, generator.num_ws), "const", tap=whole)
+    assert sizes == [256]
+    assert torch.equal(bootstrap.observe(generator, w).pixels(), whole.pixels())
+    assert sizes == [256]
+
+
+def test_many_exported_pairs_are_read_when_they_are_drawn(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_pairs(HFGan.from_pretrained(trained, dtype="float32"), tmp_path, 6, coverage=(0.0, 1.0))
+    held = pairs.Exported(str(tmp_path), 16, torch.device("cpu"))
+    monkeypatch.setattr(pairs, "MEMORY_LIMIT", 16 * 16**2 * 6 - 1)
+    read = pairs.Exported(str(tmp_path), 16, torch.device("cpu"))
+    assert held.pairs is not None
+    assert read.pairs is None
+    one, other = (some.draw(8, torch.Generator().manual_seed(1)) for some in (held, read))
+    assert one.image.shape == (8, 3, 16, 16)
+    assert one.alpha.amax() > 0.5
+    assert torch.equal(one.image, other.image)
+    assert torch.equal(one.alpha, other.alpha)

@@ -187,3 +187,13 @@ def test_the_papers_filter_blurs_outside_alone_and_ends_sharp(model: Path) -> No
     assert changes == sorted(changes, reverse=True)
     assert changes[0] > 0
     assert changes[-1] == 0
+
+
+def test_regions_grow_by_a_square() -> None:
+    region = (torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0)) < 0.01).float()
+    assert torch.equal(obstacles.grow(region, 3), torch.nn.functional.max_pool2d(region, 7, 1, 3))
+
+
+def test_blobs_cover_their_share_of_many_large_pictures() -> None:
+    found = obstacles.blobs(17, 1024, torch.Generator().manual_seed(0), area=0.3)  # quantile() takes 16 at most
+    assert torch.allclose(found.mean((1, 2, 3)), torch.tensor(0.3), atol=1e-3)

@@ -292,6 +292,13 @@ def test_real_fid_comes_from_torch_fidelity(
     assert [row.get("fid") for row in rows] == [None, None, 8012.0]
 
 
+def test_diversity_is_of_the_first_images_alone(stage: Callable[..., int]) -> None:
+    evaluate = importlib.import_module("evaluate")
+    batches, kept = [torch.full((3, 1), k) for k in range(4)], []
+    assert torch.equal(torch.cat(list(evaluate.keep(iter(batches), kept, 4))), torch.cat(batches))
+    assert torch.equal(torch.cat(kept), torch.cat(batches[:2]))
+
+
 # calculate_metrics of torch-fidelity 0.4: takes two data sets of uint8 images (3,h,w)
 FAKE_FIDELITY = """
 import torch
@@ -300,6 +307,7 @@ def calculate_metrics(input1, input2, fid, cuda, verbose):
     for images in (input1, input2):
         assert isinstance(images, torch.utils.data.Dataset)
         assert images[0].dtype == torch.uint8 and images[0].shape == (3, 32, 32)
+        assert images[1].float().std() > 1 and not torch.equal(images[0], images[1])
     return {"frechet_inception_distance": 1000.0 * len(input1) + len(input2)}
 """
 
@@ -321,6 +329,12 @@ def test_mean_iou_is_that_of_both_classes() -> None:
     assert found[0].item() == pytest.approx((256 / 512 + 512 / 768) / 2)
     assert found[1].item() == 1  # both empty
     assert torch.equal(metrics.mean_iou(a, b), metrics.mean_iou(~a, ~b))
+
+
+def test_rims_are_found_by_a_square() -> None:
+    mask = torch.rand(2, 1, 40, 40, generator=seeded(3)) < 0.5
+    whole = [torch.nn.functional.max_pool2d(x.float(), 7, 1, 3) > 0 for x in (mask, ~mask)]
+    assert torch.equal(metrics.near_edge(mask, 3), whole[0] & whole[1])
 
 
 def test_boundary_iou_sees_what_iou_hardly_does() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from stages import do
+from stages import TRAIN, do
 from toy import save_toy
 
 from hfgan import HFGan, ModeBank, StyleGAN2Generator, modes, sampling
@@ -679,6 +680,7 @@ def test_stage_writes_the_model_with_its_modes_and_the_same_bytes_again(toy: Pat
     shares = np.array(report["counts"]) / 500
     assert report["entropy_bits"] == pytest.approx(-(shares * np.log2(shares)).sum(), abs=1e-4)
     assert 0 <= report["agreement"] <= 1
+    assert report["compared"] == 2000
     assert 0 < report["l2_ms_per_sample"] < report["perceptual_ms_per_sample"]
     assert Image.open(tmp_path / "a" / "modes.png").size == (3 * 64, 2 * 78)
     first = contents(tmp_path / "a")
@@ -752,3 +754,16 @@ def test_stage_refuses_what_cannot_be_done(toy: Path, tmp_path: Path) -> None:
     flags = ("--model", toy, "--out", tmp_path / "out", "--samples", 50)
     assert "expected at most 50 for 50 samples" in run_stage(*flags, fails=True)
     assert "no-such-model" in run_stage("--model", "no-such-model", "--out", tmp_path / "x", fails=True)
+
+
+def test_fewer_large_pictures_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(TRAIN.parent)
+    stage = importlib.import_module("modes")
+    sizes = {"channel_base": 256, "channel_max": 8, "z_dim": 16, "w_dim": 16, "mapping_layers": 1}
+    monkeypatch.setattr(stage, "COMPARED_PIXELS", 150 * 16**2)
+    generator = StyleGAN2Generator(resolution=16, **sizes).requires_grad_(False)
+    w = generator.mapping(torch.randn(50, 16))
+    bank = modes.make_bank(generator, w, w[:3])
+    assert stage.compare(generator, bank, 0)["compared"] == 150
+    monkeypatch.setattr(stage, "COMPARED_PIXELS", 1)
+    assert stage.compare(generator, bank, 0)["compared"] == 100
