@@ -161,7 +161,7 @@ def _check_kind(record: Record) -> None:
         kind = "StyleGAN-XL" if "Superres" in record.name else "StyleGAN3"
         raise Unsupported(f"is a {kind}, whose generator is another network: only StyleGAN2 can be converted")
     if record.name != "Generator" or "b4" not in inside:
-        raise Unsupported(f"holds a {record.name[:60]}, expected the Generator of StyleGAN2")
+        raise Unsupported(f"holds a {record.name!r:.60}, expected the Generator of StyleGAN2")
 
 
 def _check_settings(record: Record, synthesis: Record, written: str) -> None:
