@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str], parser: argparse.ArgumentParser) -> argparse
     endings = ENDINGS[options.part]
     options.out = options.out or Path(f"{options.part}{endings[0]}")
     if options.out.suffix.lower() not in endings:
-        parser.error(f"--out is {options.out}: a {options.part} is written as {' or '.join(endings)}")
+        parser.error(f"--out {options.out} does not end in {' or '.join(endings)}, as a {options.part} does")
     if (options.layout is None) == (options.part == "generator"):
         parser.error("a generator needs --layout nvidia or rosinality, and nothing else has one")
     return options
