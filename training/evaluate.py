@@ -149,6 +149,7 @@ class Judge:
         row = self.row(name, self.features(images), self.real, psi)
         if self.img_channels == 3:
             shown = torch.cat(some)[:DIVERSE]
+            some.clear()  # a thousand large images are gigabytes
             row["lpips_diversity"] = mean_pair_distance(shown, self.levels, pairs=2000, generator=self.rng())
             if config.ppl_paths and psi == 1 and generator.mapping.c_dim == 0:
                 row["ppl_w"] = self.path_length(generator)

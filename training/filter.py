@@ -148,9 +148,9 @@ def score(config: Config, accelerator: Accelerator, out: Path, gan: HFGan, photo
         with open_whole(out / f"scores-{accelerator.process_index}.jsonl") as file, torch.no_grad():
             for chunk in tqdm(mine, unit=f" x {CHUNK} photos", disable=not accelerator.is_main_process or None):
                 image = to_image(photos.batch(chunk)).to(accelerator.device)  # (n, c, r, r)
-                w = (
-                    None if encoder is None else in_parts(encoder, net_at_once(encoder, len(image)), image)
-                )  # (n, w_dim)
+                w = None
+                if encoder is not None:
+                    w = in_parts(encoder, net_at_once(encoder, len(image)), image)  # (n, w_dim)
                 for row, value in enumerate(scorer(image, chunk).tolist()):
                     rounded = None if w is None else [round(x, 4) for x in w[row].tolist()]
                     file.write(json.dumps({"index": chunk[row], "score": value, "w": rounded}) + "\n")

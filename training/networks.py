@@ -19,7 +19,8 @@ from hfgan.models.perceptual import MobileNetV2
 from hfgan.models.projected import ProjectedDiscriminator
 from hfgan.models.reconstructor import ReconstructionEncoder
 from hfgan.models.stylegan2 import StyleGAN2Generator
-from hfgan.parts import CARD, PartsPipeline
+from hfgan.parts import CARD
+from hfgan.pipeline import HFGan
 
 if TYPE_CHECKING:
     from generator import Config
@@ -96,8 +97,6 @@ class Networks:
 
     def publish(self, path: Path) -> None:
         """Write the averaged generator and encoder and the discriminator as a model folder."""
-        from hfgan.pipeline import HFGan
-
         parts = {"discriminator": self.discriminator, "reconstructor": self.reconstructor_average}
         gan = HFGan(generator=self.average, **parts)
         gan.inherited = self.inherited
@@ -135,7 +134,7 @@ def build_networks(config: Config, num_classes: int, device: torch.device) -> Ne
     if encoder is not None:
         optimizers["reconstructor"] = lazy_adam(list(encoder.parameters()), config.lr * ENCODER_LR, 0)
     start = config.init or config.grow_from
-    inherited = heritage(PartsPipeline.download(start) / CARD) if start else Heritage()
+    inherited = heritage(HFGan.download(start) / CARD) if start else Heritage()
     return Networks(generator, average, discriminator, projected, encoder, encoder_average, optimizers, inherited)
 
 
@@ -147,8 +146,6 @@ def lazy_adam(parameters: list[nn.Parameter], lr: float, every: int) -> Adam:
 
 def load_start(nets: Networks, config: Config) -> None:
     """Start from a published model of the same shape, or of half the resolution."""
-    from hfgan.pipeline import HFGan
-
     source = HFGan.from_pretrained(config.init or config.grow_from, dtype="float32")
     if source.discriminator is None:
         raise run.UserError(f"{config.init or config.grow_from} has no discriminator: it cannot be trained further")

@@ -6,7 +6,8 @@ Files are read as data (`hfgan.pickles`); nothing in them is run.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,25 +107,23 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-class _about:
+@contextmanager
+def _about(file: str | Path) -> Iterator[None]:
     """Errors inside begin with the name of a file."""
-
-    def __init__(self, file: str | Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UnsafePickle):
-            for word, said in OTHERS.items():
-                if f"names '{word}" in str(error):
-                    raise UnsafePickle(f"{error}. It is written with {word}, {said}") from error
-        elif isinstance(error, LookupError | TypeError | AttributeError | RuntimeError):
-            raise ValueError(f"{self.file} is damaged ({error!r:.200}): download it again") from error
-        elif isinstance(error, ValueError) and str(self.file) not in str(error):
-            said = " ".join(str(error).split())
-            raise ValueError(f"{self.file} {said}{'' if said.endswith('.') else '.'} Nothing was written") from error
+    try:
+        yield
+    except UnsafePickle as error:
+        for word, said in OTHERS.items():
+            if f"names '{word}" in str(error):
+                raise UnsafePickle(f"{error}. It is written with {word}, {said}") from error
+        raise
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r:.200}): download it again") from error
+    except ValueError as error:
+        if str(file) in str(error):
+            raise
+        said = " ".join(str(error).split())
+        raise ValueError(f"{file} {said}{'' if said.endswith('.') else '.'} Nothing was written") from error
 
 
 def _read(file: str | Path) -> Any:

@@ -188,14 +188,17 @@ def _dtype(tensor: Tensor) -> torch.dtype:
 
 def _without_filters(tensors: Tensors) -> dict[str, Tensor]:
     """The tensors without the low-pass filters, all of which must be the usual one."""
-    usual = torch.tensor(FIR, dtype=torch.float64)
-    kept = {}
     for name, tensor in tensors.items():
-        if not name.endswith("resample_filter"):
-            kept[name] = tensor
-        elif tensor.shape != usual.shape or not torch.allclose(tensor.double(), usual, atol=1e-6):
-            raise Unsupported(f"resamples with another filter ({name}): only [1, 3, 3, 1] is known")
-    return kept
+        if name.endswith("resample_filter"):
+            check_filter(name, tensor)
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("resample_filter")}
+
+
+def check_filter(name: str, tensor: Tensor) -> None:
+    """Unsupported unless this is the low-pass filter of StyleGAN2, with sum 1."""
+    usual = torch.tensor(FIR, dtype=torch.float64)
+    if tensor.shape != usual.shape or not torch.allclose(tensor.double(), usual, atol=1e-6):
+        raise Unsupported(f"resamples with another filter ({name}): only [1, 3, 3, 1] is known")
 
 
 def _sizes(resolution: int) -> list[int]:

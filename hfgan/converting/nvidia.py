@@ -57,8 +57,7 @@ def _discriminator(record: Any, written: str, notes: list[str]) -> StyleGAN2Disc
         notes.append("The file has no discriminator.")
         return None
     last = _path(record, "b4", "mbstd")
-    asked = _kwargs(record).get("epilogue_kwargs")
-    asked = asked if isinstance(asked, dict) else {}
+    asked = _kwargs(record, "epilogue_kwargs")
     group = _own(last, "group_size", asked.get("mbstd_group_size", 4))
     features = _own(last, "num_channels", asked.get("mbstd_num_channels", 1))
     try:
@@ -108,8 +107,11 @@ def _path(record: Record, *names: str) -> Record:
     return record
 
 
-def _kwargs(record: Record) -> dict[Any, Any]:
-    return _dict(record, "_init_kwargs")
+def _kwargs(record: Record, group: str | None = None) -> dict[Any, Any]:
+    """What a module was made with, or what it passed on to one inside of it."""
+    kwargs = _dict(record, "_init_kwargs")
+    found = kwargs if group is None else kwargs.get(group)
+    return found if isinstance(found, dict) else {}
 
 
 def _flat(record: Record) -> bool:
@@ -131,9 +133,8 @@ def _own(record: Record, name: str, otherwise: Any) -> Any:
 
 def _asked(record: Record, name: str, otherwise: Any) -> Any:
     """What a generator or discriminator was made with."""
-    kwargs = _kwargs(record)
-    nested = kwargs.get("synthesis_kwargs")
-    return (nested if isinstance(nested, dict) else kwargs).get(name, otherwise)
+    nested = "synthesis_kwargs" if "synthesis_kwargs" in _kwargs(record) else None
+    return _kwargs(record, nested).get(name, otherwise)
 
 
 def _clamp(layer: Record, record: Record, written: str) -> float | None:
@@ -178,7 +179,7 @@ def _check_settings(record: Record, synthesis: Record, written: str) -> None:
 
 def _check_mapping(record: Record) -> None:
     """Unsupported for a mapping of z or of labels with settings that our classes do not have."""
-    asked = _dict(Record("", _kwargs(record)), "mapping_kwargs")
+    asked = _kwargs(record, "mapping_kwargs")
     first = _path(record, "mapping", "fc0")
     rate = _own(first, "bias_gain", asked.get("lr_multiplier", LR_MULTIPLIER))
     kind = _own(first, "activation", asked.get("activation", "lrelu"))

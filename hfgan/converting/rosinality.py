@@ -7,20 +7,20 @@ here, then dropped. What has no name there is the clamp of activations, labels a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hfgan.converting.networks import Unsupported, discriminator_of, generator_of
+from hfgan.converting.networks import Unsupported, check_filter, discriminator_of, generator_of
 from hfgan.models.discriminator import StyleGAN2Discriminator
 from hfgan.models.ops import FIR
 from hfgan.models.stylegan2 import StyleGAN2Generator
 
 FORMAT = "rosinality stylegan2-pytorch"
 GROUP, FEATURES = 4, 1  # of the minibatch standard deviation, fixed there
-GENERATORS, DISCRIMINATORS = ("g_ema", "g"), ("d",)
+GENERATORS = ("g_ema", "g")  # the averaged one first
 
 
 def is_rosinality(found: Any) -> bool:
@@ -71,16 +71,15 @@ def read_generator(state: Mapping[str, Any], latent_avg: Any, notes: list[str]) 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors without filters, all of which must be the usual one; what is no tensor is an error."""
-    usual = torch.tensor(FIR, dtype=torch.float64)
     kept = {}
     for name, tensor in state.items():
         name = name.removeprefix("module.")
         if not isinstance(tensor, Tensor):
             raise ValueError(f"holds {name}, which is no tensor")
-        if not name.endswith(".kernel"):
+        if name.endswith(".kernel"):
+            check_filter(name, tensor / tensor.sum())
+        else:
             kept[name] = tensor
-        elif tensor.shape != usual.shape or not torch.allclose(tensor.double() / tensor.sum(), usual, atol=1e-6):
-            raise Unsupported(f"resamples with another filter ({name}): only [1, 3, 3, 1] is known")
     return kept
 
 
@@ -89,8 +88,24 @@ def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 PARTS = {
     "conv.weight": "weight", "conv.modulation.weight": "affine.weight", "conv.modulation.bias": "affine.bias",
-    "noise.weight": "noise_strength", "activate.bias": "bias", "bias": "bias",
+    "noise.weight": "noise_strength", "activate.bias": "bias", "bias": "bias", "": "noise_const",
 }  # fmt: skip
+
+
+def _conv(layer: int) -> str:
+    """Layer 0 is b4.conv1, layer 1 is b8.conv0, layer 2 is b8.conv1, ..."""
+    return f"synthesis.b{2 ** ((layer + 1) // 2 + 2)}.conv{1 - layer % 2}"
+
+
+# patterns of names there, with the number of a layer in them, and where that layer is here
+LAYERS: dict[str, Callable[..., str]] = {
+    r"style\.(\d+)\.(.+)": lambda k: f"mapping.fc{k - 1}",
+    r"noises\.noise_(\d+)()": lambda k: _conv(k),
+    r"conv1\.(.+)": lambda: _conv(0),
+    r"convs\.(\d+)\.(.+)": lambda k: _conv(k + 1),
+    r"to_rgb1\.(.+)": lambda: "synthesis.b4.torgb",
+    r"to_rgbs\.(\d+)\.(.+)": lambda k: f"synthesis.b{2 ** (k + 3)}.torgb",
+}
 
 
 def generator_from(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -106,24 +121,11 @@ def _generator_name(name: str) -> str:
     """Of one tensor; an unknown one keeps its name, so that it is reported."""
     if name == "input.input":
         return "synthesis.b4.const"
-    if match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", name):
-        return f"mapping.fc{int(match[1]) - 1}.{match[2]}"
-    if match := re.fullmatch(r"noises\.noise_(\d+)", name):
-        return f"synthesis.{_conv(int(match[1]))}.noise_const"
-    if match := re.fullmatch(r"conv1\.(.+)", name):
-        return f"synthesis.b4.conv1.{PARTS.get(match[1], match[1])}"
-    if match := re.fullmatch(r"convs\.(\d+)\.(.+)", name):
-        return f"synthesis.{_conv(int(match[1]) + 1)}.{PARTS.get(match[2], match[2])}"
-    if match := re.fullmatch(r"to_rgb1\.(.+)", name):
-        return f"synthesis.b4.torgb.{PARTS.get(match[1], match[1])}"
-    if match := re.fullmatch(r"to_rgbs\.(\d+)\.(.+)", name):
-        return f"synthesis.b{2 ** (int(match[1]) + 3)}.torgb.{PARTS.get(match[2], match[2])}"
+    for pattern, layer in LAYERS.items():
+        if match := re.fullmatch(pattern, name):
+            *number, rest = match.groups()
+            return f"{layer(*map(int, number))}.{PARTS.get(rest, rest)}"
     return name
-
-
-def _conv(layer: int) -> str:
-    """Layer 0 is b4.conv1, layer 1 is b8.conv0, layer 2 is b8.conv1, ..."""
-    return f"b{2 ** ((layer + 1) // 2 + 2)}.conv{1 - layer % 2}"
 
 
 def _generator_shape(name: str, tensor: Tensor) -> Tensor:
@@ -155,8 +157,8 @@ def generator_to(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _all_names(resolution: int) -> list[str]:
     """Names there of all that the synthesis has, without filters."""
     layers = 2 * (resolution.bit_length() - 1) - 3
-    conv = [key for key in PARTS if key != "bias"]
-    rgb = [key for key in PARTS if key not in ("noise.weight", "activate.bias")]
+    conv = [key for key in PARTS if key not in ("bias", "")]
+    rgb = [key for key in PARTS if key not in ("noise.weight", "activate.bias", "")]
     blocks = ["conv1", *(f"convs.{k}" for k in range(layers - 1))]
     colours = ["to_rgb1", *(f"to_rgbs.{k}" for k in range((layers - 1) // 2))]
     return [
