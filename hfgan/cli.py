@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -142,6 +143,12 @@ def _add_app(commands: Any) -> None:
     parser.add_argument("--host", help="address to listen on (127.0.0.1, or GRADIO_SERVER_NAME)")
     parser.add_argument("--port", type=flags.port, help="(the first free one from 7860 on, or GRADIO_SERVER_PORT)")
     parser.add_argument("--share", action=argparse.BooleanOptionalAction, default=False, help="open a public tunnel")
+    parser.add_argument("--photos", metavar="SOURCE", default=os.environ.get("HFGAN_PHOTOS"),
+                        help="real ones for a game of guessing: folder, .zip or Hub id (HFGAN_PHOTOS)")  # fmt: skip
+    parser.add_argument("--photos-licence", metavar="TEXT", default=os.environ.get("HFGAN_PHOTOS_LICENCE"),
+                        help="shown with them (HFGAN_PHOTOS_LICENCE, or what their README.md says)")  # fmt: skip
+    parser.add_argument("--counters", type=Path, metavar="JSON", default=os.environ.get("HFGAN_COUNTERS"),
+                        help="keeps the game's anonymous counts (HFGAN_COUNTERS, or until the app ends)")  # fmt: skip
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -370,7 +377,15 @@ def _licence(folder: Path) -> str:
 def _app(options: argparse.Namespace) -> None:
     from hfgan import app
 
-    app.serve(options.model or _bundled(), host=options.host, port=options.port, share=options.share)
+    app.serve(
+        options.model or _bundled(),
+        host=options.host,
+        port=options.port,
+        share=options.share,
+        photos=options.photos,
+        licence=options.photos_licence,
+        counters=options.counters,
+    )
 
 
 def _evaluate(arguments: list[str]) -> int:

@@ -15,6 +15,7 @@ import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from hfgan import __version__
+from hfgan.attribution import FILE as ATTRIBUTION
 from hfgan.cards import Heritage, heritage, minimal_card
 from hfgan.models.alpha import AlphaModel, AlphaNetwork
 from hfgan.models.banks import ModeBank
@@ -74,6 +75,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
     config_name = INDEX
     _optional_components = [name for name in PARTS if name != "generator"]  # noqa: RUF012, as diffusers has it
     inherited = Heritage()  # of the card of the model that this was loaded from
+    folder: Path | None = None  # that this was loaded from: no path may go into recipes or cards
     name: str | None = None  # what this was loaded by: bundled name, Hub id, or the folder's own name
 
     def __init__(
@@ -167,7 +169,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         how = {"variant": variant, "dtype": parse_dtype(dtype, device), "device": device}
         found = read_index(folder / INDEX)
         gan = cls(**{name: part.from_pretrained(folder, subfolder=name, **how) for name, part in found.items()})
-        gan.inherited = heritage(folder / CARD)
+        gan.inherited, gan.folder = heritage(folder / CARD), folder
         # never a whole path: the name goes into recipes and cards
         gan.name = _folder_name(folder) if Path(name_or_path).expanduser().is_dir() else str(name_or_path)
         return gan
@@ -193,7 +195,7 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
             )
         inside = [f"{name}/{file}" for name in PARTS for file in ("config.json", weights_name(variant))]
         hub = {"revision": revision, "local_files_only": local_files_only, "token": token}
-        return fetch_folder(name_or_path, [INDEX, CARD, "metrics.json", *inside], **hub)
+        return fetch_folder(name_or_path, [INDEX, CARD, "metrics.json", ATTRIBUTION, *inside], **hub)
 
     # ---------------------------------------------------------------- save
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import run
 import torch
+from attribution import table as attribution_table
 from directions import sheet as strips
 from evaluate import COLUMNS
 from modes import sheet
@@ -19,7 +20,9 @@ from PIL import Image
 from run import flag
 
 from hfgan import HFGan
+from hfgan.attribution import FILE, Calibration, Protocol
 from hfgan.images import grid, save_png, write_file
+from hfgan.models.perceptual import load_perceptual
 
 MAX_BYTES = 16 * 2**20  # of one file
 SHEETS = (1.0, 0.7)  # truncation psi of the sample sheets
@@ -31,8 +34,9 @@ class Config:
 
     model: str = field(metadata={"help": "model folder of a run"})
     out: str = field(metadata={"help": "folder to write, e.g. model_cards/NAME"})
-    card: str = field(metadata={"help": "text of the card, with {table}, {parts}, {training}, {fingerprint} in it"})
+    card: str = field(metadata={"help": "text of the card, with {table}, {parts}, {training} and so on in it"})
     metrics: tuple[str, ...] = field(metadata={"help": "metrics.json of the evaluate stage, one per held-out set"})
+    attribution: str | None = flag(None, "attribution.json of that stage; default: what the model has")
     runs: tuple[str, ...] = flag((), "run folders that made the model, first to last")
     earlier: str | None = flag(None, "metrics.json of the model that the first of them started from")
 
@@ -70,7 +74,7 @@ def write_published(config: Config, out: Path) -> None:
         before = json.loads(Path(config.earlier).read_text())["training"] if config.earlier else []
         metrics["training"] = before + [training_row(*pair) for pair in zip(config.runs, logs, strict=True)]
     write_file(out / "metrics.json", json.dumps(metrics, indent=1).encode(), overwrite=True)
-    card = render_card(Path(config.card).read_text(), metrics, gan)
+    card = render_card(Path(config.card).read_text(), metrics, gan, calibration(config, out, gan))
     write_file(out / "README.md", card.encode(), overwrite=True)
 
 
@@ -113,7 +117,18 @@ def training_row(folder: str, log: list[dict[str, Any]]) -> dict[str, Any]:
     return {"run": Path(folder).name, "images_seen": state["images_seen"], "minutes": minutes, "fd_mnv2": last}
 
 
-def render_card(template: str, metrics: dict[str, Any], gan: HFGan) -> str:
+def calibration(config: Config, out: Path, gan: HFGan) -> Calibration | None:
+    """The calibration that is published, which must be this very model's; None where there is none."""
+    own = HFGan.download(config.model) / FILE
+    if config.attribution is None and not own.is_file():
+        return None
+    found = Calibration.read(config.attribution or own)
+    found.check(Protocol.of(gan.generator, gan.encoder, load_perceptual()))
+    found.save(out / FILE)
+    return found
+
+
+def render_card(template: str, metrics: dict[str, Any], gan: HFGan, told: Calibration | None = None) -> str:
     """Fill the card's places with what was measured and what is stored."""
     sizes = [(name, sum(t.numel() for t in part.state_dict().values())) for name, part in gan.parts.items()]
     parts = "\n".join(f"| {name} | {type(gan.part(name)).__name__} | {count:,} |" for name, count in sizes)
@@ -121,6 +136,7 @@ def render_card(template: str, metrics: dict[str, Any], gan: HFGan) -> str:
         "table": markdown_table(metrics),
         "parts": parts,
         "training": training_table(metrics["training"]),
+        "attribution": "" if told is None else attribution_table(told),
         "fingerprint": gan.generator.fingerprint(),
     }
     for name, text in filled.items():

@@ -19,6 +19,7 @@ STAGES = {
     "directions": "find what moves an attribute, by seeds, traits or closed forms, for edits",
     "alpha": "learn the subject of what a model draws, without labels",
     "matting": "teach a network the subject of photos, on what a model with alpha draws",
+    "attribution": "calibrate whether a model made a picture, for the app",
     "evaluate": "measure a model against photos",
     "publish": "write the published form of a model, with its card",
     "perceptual": "distil the small perceptual network that ships with the package",

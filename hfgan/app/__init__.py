@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # both are read once, at the first import
@@ -14,8 +16,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
 
-from hfgan.app import animate, cutout, edit, invert, look, mix, modes, replay, sample
-from hfgan.app.card import QUICK, Card, card
+from hfgan import guessing
+from hfgan.app import gpu, listing, look, sample
+from hfgan.app.card import QUICK
+from hfgan.app.counters import Counters
+from hfgan.app.page import lay_out
 from hfgan.app.studio import Studio
 from hfgan.pipeline import HFGan
 
@@ -24,8 +29,16 @@ MAX_WAITING = 64  # events in the queue before a user is asked to come back
 KEPT = 3600  # seconds for which a picture stays on the server
 
 
-def build(models: Mapping[str, HFGan]) -> gr.Blocks:
-    """The page over loaded models, by the name under which a user chooses one; `launch` runs it."""
+def build(
+    models: Mapping[str, HFGan], photos: guessing.Photos | None = None, counters: Counters | None = None
+) -> gr.Blocks:  # fmt: skip
+    """The page over loaded models; `launch` runs it.
+
+    Args:
+        models: By the name under which a user chooses one.
+        photos: Real ones, for the game Real or generated?; None for none, and the tab says how to give some.
+        counters: Where results of that game are added by those who want to; None for in memory.
+    """
     studio = Studio(models)
     with gr.Blocks(title=look.TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(look.INTRODUCTION, elem_id="introduction")
@@ -33,42 +46,14 @@ def build(models: Mapping[str, HFGan]) -> gr.Blocks:
             model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1, filterable=False, scale=0,
                                 min_width=260, elem_id="model")  # fmt: skip
             line = gr.Markdown(studio.line(next(iter(models))), elem_id="line")
-        drawn = sample.section(studio, model)
-        pair = _bench(studio, model, drawn)
+        laid = lay_out(studio, model, photos, Counters() if counters is None else counters)
         model.change(studio.line, model, line, api_visibility="private")
-        first, others = (sample.begin(studio, drawn, *pair, event) for event in (page.load, drawn.changed.then))
+        drawn, both = laid.sampler, (laid.a, laid.b)
+        first, others = (sample.begin(studio, drawn, *both, event) for event in (page.load, drawn.changed.then))
         first.then(studio.modes, model, drawn.modes, api_name="modes", show_progress="hidden")
         others.then(studio.modes, model, drawn.modes, **QUICK)
+        listing.offer(models)
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
-
-
-def _bench(studio: Studio, model: gr.Dropdown, drawn: sample.Sampler) -> tuple[Card, Card]:
-    """Cards A and B, and the tabs of what can be done with them."""
-    with gr.Row():
-        a, b = (card(name, f"Press *Use as {name}*", elem_id=name.lower(), scale=2, targets="") for name in "AB")
-        with gr.Column(scale=5, min_width=320), gr.Tabs() as tabs:
-            with gr.Tab("Mix", elem_id="mix"):
-                mixed = mix.tab(studio, model, a, b)
-            with gr.Tab("Animate", elem_id="animate"):
-                animate.tab(studio, model, a, b)
-            with gr.Tab("Replay", elem_id="replay"):
-                again = replay.tab(studio, model)
-            with gr.Tab("Modes", elem_id="compared", visible=studio.num_modes(str(model.value)) > 0) as compared:
-                modes.tab(studio, model, a, drawn)
-            able = gr.Tab("Cut-out", id="cutout", elem_id="cutout", visible=cutout.able(studio, str(model.value)))
-            with able:
-                cutting = cutout.tab(studio, model, a)
-            with gr.Tab("Invert", elem_id="inverting"):
-                inverting = invert.tab(studio, model)
-            with gr.Tab("Edit", id="edit", elem_id="editing"):
-                edits = edit.tab(studio, model, drawn.selected, a, b)
-    invert.join(inverting, cutting, a, tabs)
-    edit.join(edits, inverting, tabs)
-    model.change(lambda name: gr.Tab(visible=cutout.able(studio, name)), model, able, **QUICK)
-    model.change(lambda name: gr.Tab(visible=studio.num_modes(name) > 0), model, compared, **QUICK)
-    for one in (drawn.selected, mixed, again):
-        one.offer(a, b)
-    return a, b
 
 
 def launch(page: gr.Blocks, **options: Any) -> str:
@@ -86,12 +71,22 @@ def launch(page: gr.Blocks, **options: Any) -> str:
         run_history=False,
         ssr_mode=False,
         max_file_size=MAX_UPLOAD,
+        mcp_server=find_spec("mcp") is not None,  # what a Space has
         **options,
     )
     return address
 
 
-def serve(names: Sequence[str], *, host: str | None = None, port: int | None = None, share: bool = False) -> None:
+def serve(
+    names: Sequence[str],
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    share: bool = False,
+    photos: str | None = None,
+    licence: str | None = None,
+    counters: str | Path | None = None,
+) -> None:
     """Load models by bundled name, folder or Hub id, and run the page until it is interrupted.
 
     Args:
@@ -99,11 +94,13 @@ def serve(names: Sequence[str], *, host: str | None = None, port: int | None = N
         host: Address to listen on; None is GRADIO_SERVER_NAME or 127.0.0.1.
         port: None is GRADIO_SERVER_PORT, or the first free one from 7860 on.
         share: Whether to open a public tunnel.
+        photos: Real ones for the game Real or generated?: folder, .zip or Hub id; None for no game.
+        licence: Of these photos, in a line; None for what their README.md says.
+        counters: File that keeps the game's anonymous counts; None for until the app ends.
     """
-    import torch  # after the page's modules: on ZeroGPU `spaces` comes first
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    page = build(by_name([HFGan.from_pretrained(name, device=device) for name in names]))
+    real = guessing.open_real(photos, licence) if photos else None  # first, as it takes no time to refuse
+    kept = Counters(Path(counters) if counters else None)
+    page = build(by_name([HFGan.from_pretrained(name, device=gpu.home()) for name in names]), real, kept)
     launch(page, server_name=host, server_port=port, share=share)
 
 

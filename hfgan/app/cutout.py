@@ -1,4 +1,4 @@
-"""Tab Cut-out: the subject of picture A or of photos, finished, on another background, and saved in many forms."""
+"""Tab Cut out: the subject of picture A or of photos, finished, on another background, and saved in many forms."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from hfgan.app.card import QUICK, Card
+from hfgan.app.card import CUT_OUT, QUICK, Card
 from hfgan.app.cutter import BACKGROUNDS, EXPORTS, MAX_FEATHER, Cutter, pick_seed
 from hfgan.app.gpu import on_gpu
 from hfgan.app.sample import DICE, DRAWING
 from hfgan.app.studio import Studio
+from hfgan.app.upload import take, upload
 from hfgan.sampling import MAX_SEED
 from hfgan.segmentation import KINDS
 
@@ -63,7 +64,8 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card) -> Cutting:
     with gr.Column(visible=seen[0]) as of_sample:
         cut_sample = gr.Button("Cut out A", variant="primary", elem_id="cut-sample")
     with gr.Column(visible=seen[1]) as of_photo:
-        photo = _upload("Photo", "photo")
+        photo = upload("Photo", "photo")
+        take(a, photo)
         cut_photo = gr.Button("Cut out", variant="primary", elem_id="cut-photo")
     with gr.Column(visible=seen[2]) as of_photos:
         photos = gr.File(label="Photos", file_count="multiple", file_types=["image"], height=180, elem_id="photos")
@@ -80,8 +82,9 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card) -> Cutting:
     parts = [of_sample, of_photo, of_photos, of_one, of_several, further]
     source.input(update, source, parts, **QUICK)
     model.change(lambda name: offer(studio, name), model, [source, *parts], **QUICK)
-    drawn = [_cut(cut_sample, cutter.keep_sample, [model, a.recipe], kept, shown[0]),
-             _cut(cut_photo, cutter.keep_photo, [model, photo], kept, shown[0]), redrawn]  # fmt: skip
+    of_a = [cut_sample.click, a.buttons[CUT_OUT].click]
+    drawn = [_cut(of_a, cutter.keep_sample, [model, a.recipe], kept, shown[0]),
+             _cut([cut_photo.click], cutter.keep_photo, [model, photo], kept, shown[0]), redrawn]  # fmt: skip
     for event in drawn:
         event.success(cutter.show, how, shown, **QUICK)
     kind, color, picture, _ = behind
@@ -89,6 +92,14 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card) -> Cutting:
     kind.input(cutter.turn, how, shown, **LIVE)
     _api(cutter, model, a, photo)
     return Cutting(source, parts, photo, interest)
+
+
+def join(cutting: Cutting, studio: Studio, model: gr.Dropdown, a: Card, tabs: gr.Tabs) -> None:
+    """Have picture A come here, where a model can cut it out; the id of this tab is "cutout"."""
+    button, opened = a.buttons[CUT_OUT], [tabs, cutting.source, *cutting.parts]
+    button.visible = studio.has(str(model.value), "alpha")
+    button.click(lambda: [gr.Tabs(selected="cutout"), "sample", *update("sample")], None, opened, **QUICK)
+    model.change(lambda name: gr.Button(visible=studio.has(name, "alpha")), model, button, **QUICK)
 
 
 # ---------------------------------------------------------------- what is offered
@@ -137,17 +148,6 @@ def open_for(background: str) -> tuple[Any, ...]:
 # ---------------------------------------------------------------- the parts of the tab
 
 
-def _upload(label: str, elem_id: str) -> gr.Image:
-    """An image whose file goes on as it is: Gradio does not open it, and so what is wrong with it can be said.
-
-    It must not be updated, which makes another image of it: a column around it can be.
-    """
-    picture = gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", height=240, elem_id=elem_id,
-                       elem_classes="upload")  # fmt: skip
-    picture.preprocess = lambda payload: payload and payload.path
-    return picture
-
-
 def _pictures() -> Components:
     """What `Cutter.show` returns: the cut-out, its alpha, and both sides of a slider."""
     with gr.Row():
@@ -191,7 +191,7 @@ def _background(cutter: Cutter, studio: Studio, model: gr.Dropdown) -> tuple[Com
     kind = gr.Radio(offered, value="transparent", label="Background", elem_id="background")
     color = gr.ColorPicker("#2a9d8f", label="Colour", visible=False, elem_id="background-color")
     with gr.Column(visible=False) as framed:
-        picture = _upload("Picture behind", "background-picture")
+        picture = upload("Picture behind", "background-picture")
     with gr.Row(visible=False) as generated:
         seed = gr.Number(0, label="Seed", info="What is drawn around its subject. Empty is a random one", precision=0,
                          minimum=0, maximum=MAX_SEED, min_width=150, elem_id="background-seed")  # fmt: skip
@@ -243,10 +243,10 @@ def _interest(cutter: Cutter, how: Components) -> gr.Image:
 # ---------------------------------------------------------------- events
 
 
-def _cut(button: gr.Button, verb: Callable, inputs: Components, kept: gr.State, busy: gr.Image) -> Dependency:
+def _cut(events: list[Any], verb: Callable, inputs: Components, kept: gr.State, busy: gr.Image) -> Dependency:
     """The event that a network cut something out and `kept` is new."""
     files = gr.File(file_count="multiple", visible=False)  # has Gradio delete them after a while
-    return button.click(on_gpu(verb), inputs, [kept, files], show_progress_on=busy, **HERE, **DRAWING)
+    return gr.on(events, on_gpu(verb), inputs, [kept, files], show_progress_on=busy, **HERE, **DRAWING)
 
 
 def _api(cutter: Cutter, model: gr.Dropdown, a: Card, photo: gr.Image) -> None:

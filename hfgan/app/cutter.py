@@ -1,4 +1,4 @@
-"""What tab Cut-out does. A network finds the alpha of a picture once; the rest works on what was kept of that.
+"""What tab Cut out does. A network finds the alpha of a picture once; the rest works on what was kept of that.
 
 The page shows small previews, so that a slider answers at once also for a large photo; files have the full size.
 """
@@ -73,7 +73,7 @@ class Kept:
 
 
 class Cutter:
-    """The verbs of tab Cut-out, on the models and with the locks of a studio."""
+    """The verbs of tab Cut out, on the models and with the locks of a studio."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
@@ -172,7 +172,7 @@ class Cutter:
         """The cut-out of a synthetic picture."""
         with self._studio.drawing(model) as gan:
             _check_part(gan, "alpha")
-            return gan.cutout(draw_again(gan, recipe, "A", edited=False))
+            return gan.cutout(draw_again(gan, recipe, "A"))
 
     # ---------------------------------------------------------------- what needs no network: any number of times
 

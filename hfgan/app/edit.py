@@ -12,7 +12,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from hfgan.app import find, mix
-from hfgan.app.card import COPY, QUICK, Card
+from hfgan.app.card import AS_A, AS_B, COPY, EDIT, QUICK, Card
 from hfgan.app.cutout import FILES_SECONDS, HERE, SAVE, SAVING, Components, Offer
 from hfgan.app.editor import FEWEST, MOST, USUAL, Editor, tell
 from hfgan.app.finder import PSI, Finder
@@ -70,7 +70,7 @@ class Edits:
                      **{"show_progress_on": self.shown[2]} | DRAWN | how)  # fmt: skip
 
 
-def tab(studio: Studio, model: gr.Dropdown, chosen: Card, a: Card, b: Card) -> Edits:
+def tab(studio: Studio, model: gr.Dropdown, a: Card, b: Card) -> Edits:
     """Lay out the tab; its events `edit` and `find_direction` are public."""
     editor, finder, work, none = Editor(studio), Finder(studio), gr.State(), Work(str(model.value))
     notice = gr.Markdown(about(studio, none.model), elem_id="edit-about", elem_classes="caption")
@@ -83,6 +83,7 @@ def tab(studio: Studio, model: gr.Dropdown, chosen: Card, a: Card, b: Card) -> E
         region = gr.Radio(_regions(studio, none), value="whole", label="Where",
                           info="The rest of the picture stays as it is", elem_id="edit-region")  # fmt: skip
         reset, *steps = _steps()
+        keeps = _keeps()
     pasted = gr.Image(label="In the photo", type="filepath", interactive=False, buttons=[], alt_text="In the photo",
                       visible=False, elem_id="edit-pasted", elem_classes=["picture", "whole"])  # fmt: skip
     with gr.Accordion("Slide after over before", open=False):
@@ -98,9 +99,10 @@ def tab(studio: Studio, model: gr.Dropdown, chosen: Card, a: Card, b: Card) -> E
         draw, ways, film = _film(studio, none)
     _downloads(editor, work, pictures[1])
     edits = Edits(studio, [work, model], [work, *pictures, pasted, slider, *steps, *sliders, hidden, region, ways[1]])
-    for button, verb, given in zip(takes, (editor.take, editor.take, editor.take_seed),
-                                   (chosen.recipe, a.recipe, seed), strict=True):  # fmt: skip
+    for button, verb, given in zip(takes, (editor.take, editor.take_seed), (a.recipe, seed), strict=True):
         edits.on(button.click, verb, [given])
+    for button, target in zip(keeps, (a, b), strict=True):
+        button.click(editor.keep, work, target.values, show_progress_on=target.picture, **SAVING)
     moves = [move for slider in sliders for move in (slider.input, slider.release)]
     edits.on(moves, editor.turn, [a.recipe, *sliders], quiet=True, **LIVE)
     edits.on(region.input, editor.limit, [a.recipe, region])
@@ -114,11 +116,15 @@ def tab(studio: Studio, model: gr.Dropdown, chosen: Card, a: Card, b: Card) -> E
     return edits
 
 
-def join(edits: Edits, inverting: Inverting, tabs: gr.Tabs) -> None:
-    """Have tab Invert send what it inverted here; the id of this tab is "edit"."""
-    taken = edits.on(inverting.edit.click, Editor(edits.studio).take_inverted, [inverting.kept],
-                     show_progress_on=inverting.edit)  # fmt: skip
-    taken.success(lambda: gr.Tabs(selected="edit"), None, tabs, **QUICK).then(None, None, None, js=TOP, **HERE)
+def join(edits: Edits, inverting: Inverting, a: Card, tabs: gr.Tabs) -> None:
+    """Have tab Invert send what it inverted here, and picture A come; the id of this tab is "edit"."""
+    editor = Editor(edits.studio)
+    ways = ((inverting.edit, editor.take_inverted, inverting.kept), (a.buttons[EDIT], editor.take, a.recipe))
+    for button, take, given in ways:
+        taken = edits.on(button.click, take, [given], show_progress_on=button)
+        taken.success(lambda: gr.Tabs(selected="edit"), None, tabs, **QUICK).then(None, None, None, js=TOP, **HERE)
+    inverting.keep.click(on_gpu(editor.keep_inverted), [edits.have[1], inverting.kept], a.values,
+                         show_progress_on=a.picture, **DRAWN)  # fmt: skip
 
 
 # ---------------------------------------------------------------- what is offered, and shown
@@ -184,10 +190,9 @@ def _begin(studio: Studio, model: str) -> list[Any]:
 
 
 def _sources() -> tuple[list[gr.Button], gr.Number]:
-    """The buttons that take the chosen picture, picture A and a seed; and that seed."""
+    """The buttons that take picture A and a seed; and that seed."""
     with gr.Row(elem_id="edit-sources"):
-        buttons = [gr.Button(name, size="sm", min_width=120, elem_id=f"edit-take-{key}")
-                   for name, key in (("Edit the chosen", "chosen"), ("Edit A", "a"))]  # fmt: skip
+        buttons = [gr.Button("Edit A", size="sm", min_width=120, elem_id="edit-take-a")]
         seed = gr.Number(0, show_label=False, container=False, precision=0, minimum=0, maximum=MAX_SEED, min_width=100,
                          label="Seed", elem_id="edit-seed")  # fmt: skip
         buttons.append(gr.Button("Edit this seed", size="sm", min_width=120, elem_id="edit-take-seed"))
@@ -215,6 +220,12 @@ def _steps() -> Components:
     steps = gr.Gallery(label="Steps: press one to go back to it", height="auto", allow_preview=False, buttons=[],
                        interactive=False, visible=False, elem_id="edit-steps", elem_classes="below")  # fmt: skip
     return [reset, steps, undo, redo]
+
+
+def _keeps() -> list[gr.Button]:
+    """The buttons that make the edited picture A, and B."""
+    with gr.Row():
+        return [gr.Button(way, size="sm", min_width=80, elem_id=f"edit-as-{way[-1].lower()}") for way in (AS_A, AS_B)]
 
 
 def _slider(number: int, direction: Direction | None) -> gr.Slider:

@@ -14,7 +14,17 @@ from torch import Tensor
 from hfgan import editrecipes, images
 from hfgan.app.cutter import pick_seed
 from hfgan.app.inverter import Kept, enlarge, write_preview
-from hfgan.app.studio import FPS, Pictures, Studio, draw_again, new_folder, own_file, refusing
+from hfgan.app.studio import (
+    FPS,
+    Drawn,
+    Pictures,
+    Studio,
+    draw_again,
+    new_folder,
+    own_file,
+    refusing,
+    write_pictures,
+)
 from hfgan.app.work import (
     REACH,
     REGIONS,
@@ -159,6 +169,18 @@ class Editor:
     # ---------------------------------------------------------------- save
 
     @refusing()
+    def keep(self, work: Work | None) -> Drawn:
+        """What is seen as a picture that is at hand for other tabs."""
+        return _at_hand(_taken(work).out)
+
+    def keep_inverted(self, model: str, kept: Kept | None) -> Drawn:
+        """A photo as it was inverted, at hand for other tabs."""
+        with self._studio.drawing(model) as gan:
+            if kept is None:
+                raise ValueError("nothing is inverted yet: press Invert first")
+            return _at_hand(gan.edit(kept.found, ()))
+
+    @refusing()
     def export(self, kind: str, work: Work | None) -> str:
         """A file of what is seen, at full size: picture, pasted, strip, video or recipe."""
         work = _taken(work)
@@ -238,6 +260,13 @@ def _ready(gan: HFGan, work: Work | None, model: str, a: Recipe | None) -> Work:
     """With picture A where none is taken."""
     work = at_hand(work, model)
     return work if work.steps else _begin(gan, work, draw_again(gan, a, "A"))
+
+
+def _at_hand(out: EditOutput) -> Drawn:
+    """The file, recipe and caption of an edited picture, which go to A or B."""
+    if out.recipes[0] is None:
+        raise ValueError("this picture has no recipe, as noise or weights were fitted to the photo: save it instead")
+    return write_pictures(out)[0]
 
 
 def _taken(work: Work | None) -> Work:

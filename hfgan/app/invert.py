@@ -10,15 +10,16 @@ import gradio as gr
 from gradio.components import Component
 
 from hfgan.app import cutout
-from hfgan.app.card import QUICK, Card
+from hfgan.app.card import AS_A, QUICK, Card
 from hfgan.app.cutout import AIMING, FILES_SECONDS, HERE, SAVE, SAVING, Components, Cutting, Offer
 from hfgan.app.gpu import on_gpu
 from hfgan.app.inverter import LEAST, MAX_STEPS, MOST, NO_ENCODER, PAINTED, PAINTED_SIDE, USUAL, WORDS, Inverter
 from hfgan.app.sample import DRAWING
 from hfgan.app.studio import Studio
+from hfgan.app.upload import as_file, take, upload
 
 MATTERS = {"everything": "Everything", "auto": "Found for me", "region": "What I paint",
-           "obstacle": "All but what I paint", "box": "A box", "cutout": "From Cut-out"}  # fmt: skip
+           "obstacle": "All but what I paint", "box": "A box", "cutout": "From Cut out"}  # fmt: skip
 ABOUT = "What this model draws that is nearest to your photo, in what matters of it. The middle square is seen."
 SAID = {"picture": "Picture", "pasted": "In the photo", "latent": "Latent"}
 BOX = {"left": 0.2, "top": 0.1, "right": 0.8, "bottom": 0.9}  # in the order of `HFGan.invert`
@@ -37,9 +38,10 @@ class Inverting:
     """The components of this tab that others need.
 
     Attributes:
-        photo, matters, sent: Photo, what matters of it, and the region that tab Cut-out has sent, unseen.
+        photo, matters, sent: Photo, what matters of it, and the region that tab Cut out has sent, unseen.
         cut: The button that sends the photo there.
-        edit, kept: The button that sends what was found to tab Edit, and that.
+        edit, keep: The buttons that send what was found to tab Edit, and make it picture A.
+        kept: What was found.
     """
 
     photo: gr.Image
@@ -47,23 +49,24 @@ class Inverting:
     sent: gr.Image
     cut: gr.Button
     edit: gr.Button
+    keep: gr.Button
     kept: gr.State
 
 
-def tab(studio: Studio, model: gr.Dropdown) -> Inverting:
+def tab(studio: Studio, model: gr.Dropdown, a: Card) -> Inverting:
     """Lay out the tab; its event `invert` is public."""
     inverter, kept, name = Inverter(studio), gr.State(), str(model.value)
     notice = gr.Markdown(about(studio, name), elem_id="invert-about", elem_classes="caption")
-    photo = _as_file(gr.Image(label="Photo", sources=["upload", "clipboard"], type="filepath", height=240,
-                              elem_id="invert-photo", elem_classes="upload"))  # fmt: skip
+    photo = upload("Photo", "invert-photo")
+    take(a, photo)
     matters = gr.Radio(choices(studio, name), value="everything", label="What matters",
                        info="The rest, such as a hand before a face, has no influence", elem_id="matters")  # fmt: skip
     editor, box, columns = _marking()
-    sent = _as_file(gr.Image(label="sent", type="filepath", image_mode=None, format="png", visible=False))
+    sent = as_file(label="sent", image_mode=None, format="png", visible=False)
     invert, count, refine, stop = _buttons(studio.has(name, "encoder"))
     shown = _results()
     _downloads(inverter, kept, shown[0])
-    cut, edit = _further(studio, model)
+    cut, edit, keep = _further(studio, model)
     asked = [photo, matters, editor, *box, sent]
     _lay_under(inverter, photo, matters, editor)
     matters.change(update, matters, columns, **QUICK)
@@ -71,11 +74,11 @@ def tab(studio: Studio, model: gr.Dropdown) -> Inverting:
     _refine(inverter, refine, stop, [model, count, *asked], [kept, *shown])
     model.change(lambda name: offer(studio, name), model, [notice, matters, invert, refine, cut], **QUICK)
     _api(inverter, model, photo)
-    return Inverting(photo, matters, sent, cut, edit, kept)
+    return Inverting(photo, matters, sent, cut, edit, keep, kept)
 
 
 def join(inverting: Inverting, cutting: Cutting, a: Card, tabs: gr.Tabs) -> None:
-    """Have tab Cut-out, whose id among all tabs is "cutout", send its picture and region here, and this its photo."""
+    """Have tab Cut out, whose id among all tabs is "cutout", send its picture and region here, and this its photo."""
     cutting.interest.change(None, [cutting.interest, cutting.source, cutting.photo, a.picture, inverting.photo],
                             [inverting.sent, inverting.photo, inverting.matters], js=TAKE, **HERE)  # fmt: skip
     sent = inverting.cut.click(None, inverting.photo, cutting.photo, js="(photo) => photo", **HERE)
@@ -134,12 +137,6 @@ def _buttons(on: bool) -> tuple[gr.Button, gr.Slider, gr.Button, gr.Button]:
     return invert, count, refine, stop
 
 
-def _as_file(picture: gr.Image) -> gr.Image:
-    """An image whose file goes on as it is; as in tab Cut-out, it must not be updated."""
-    picture.preprocess = lambda payload: payload and payload.path
-    return picture
-
-
 def _editor() -> gr.ImageEditor:
     """What one paints on: its value is the file of the layer that was painted, or None.
 
@@ -181,15 +178,14 @@ def _downloads(inverter: Inverter, kept: gr.State, busy: Component) -> None:
             made.success(None, file, None, js=SAVE, **HERE)
 
 
-def _further(studio: Studio, model: gr.Dropdown) -> tuple[gr.Button, gr.Button]:
-    """The buttons that send the photo to tab Cut-out, and what was found to tab Edit."""
+def _further(studio: Studio, model: gr.Dropdown) -> tuple[gr.Button, gr.Button, gr.Button]:
+    """The buttons that send the photo to tab Cut out, and what was found to tab Edit and to picture A."""
     with gr.Row():
-        cut = gr.Button("Cut out", size="sm", min_width=100, visible=studio.has(str(model.value), "matting"),
-                        elem_id="invert-cut")  # fmt: skip
         edit = gr.Button("Edit this", size="sm", min_width=100, elem_id="invert-edit")
-    gr.Markdown("*Cut out* sends the photo to tab Cut-out, *Edit this* what was found to tab Edit",
-                elem_classes="caption")  # fmt: skip
-    return cut, edit
+        keep = gr.Button(AS_A, size="sm", min_width=100, elem_id="invert-as-a")
+        cut = gr.Button("Cut out the photo", size="sm", min_width=100, elem_id="invert-cut",
+                        visible=studio.has(str(model.value), "matting"))  # fmt: skip
+    return cut, edit, keep
 
 
 # ---------------------------------------------------------------- events

@@ -54,7 +54,7 @@ class Asked:
 
     Attributes:
         file, photo: The photo.
-        word: One of WORDS, or "cutout" for the region that tab Cut-out has sent.
+        word: One of WORDS, or "cutout" for the region that tab Cut out has sent.
         interest: What `HFGan.invert` takes for that.
     """
 
@@ -265,13 +265,13 @@ def interest_of(word: str, region: Image | None, box: Any) -> Interest:
 def _understand(
     photo: str | None, word: str, painted: str | None, x0: float, y0: float, x1: float, y1: float, sent: str | None
 ) -> Asked:
-    """What a page asks for: its photo and what of it matters, what is painted, a box, and what Cut-out has sent."""
+    """What a page asks for: its photo and what of it matters, what is painted, a box, and what Cut out has sent."""
     picture, region, kind = _photo(photo), None, word
     if word in PAINTED:
         region = _strokes(painted)
     if word == "cutout":
         if sent is None:
-            raise ValueError("nothing came from tab Cut-out yet: press Use as interest region there")
+            raise ValueError("nothing came from tab Cut out yet: press Use as interest region there")
         region, kind = _region(sent), "region"
     return Asked(str(photo), picture, word, interest_of(kind, region, [x0, y0, x1, y1]))
 

@@ -16,6 +16,9 @@ CSS = """
 .block.caption { margin: -6px 0; padding: 0 !important; }
 button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-weight: 600; }
 #loaded { align-items: center; }
+#bench { align-items: flex-start; }
+#side { position: sticky; top: var(--spacing-lg); }
+.tab-container button { padding: 0 10px; }
 #line { flex: 1 1 280px; }
 #line code { overflow-wrap: anywhere; }
 .dark input[type="range"] { --neutral-200: var(--neutral-600); }
@@ -25,7 +28,8 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 .picture .icon-button-wrapper { display: none; }
 .picture .image-container, .upload .image-container { padding: 36px var(--spacing-md) var(--spacing-md); }
 .picture .image-frame, .picture .image-frame img { width: 100%; aspect-ratio: 1; object-fit: contain; }
-.picture .empty { aspect-ratio: 1; min-height: 0; padding-top: 36px; }
+.picture .empty { min-height: 110px; padding-top: 36px; }
+#side .empty { aspect-ratio: 1; min-height: 0; }
 #gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); grid-auto-rows: auto; }
 #gallery .grid-wrap { min-height: 0; max-height: none; padding: 36px var(--spacing-md) var(--spacing-md); }
 #gallery .selected { outline: 3px solid var(--body-text-color); }
@@ -77,7 +81,6 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 /* on a phone the pictures come first */
 @media (max-width: 640px) {
   #controls { order: 1; }
-  #sample > .column:has(#selected) { order: 2; }
   #modes .grid-container { grid-template: repeat(2, auto) / none; grid-auto-flow: column; grid-auto-columns: 84px; }
   .way .grid-wrap { overflow-x: auto; }
   .way .grid-container { grid-template: auto / none; grid-auto-flow: column; grid-auto-columns: 84px; }
@@ -86,6 +89,7 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
   #exports, #edit-exports { grid-template-columns: repeat(2, 1fr); }
   #edit-pictures { position: sticky; top: 0; z-index: 50; background: var(--body-background-fill); }
   .tab-container button { padding: 0 8px; }
+  #side { position: static; flex-flow: row nowrap; }
 }
 """
 

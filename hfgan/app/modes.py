@@ -9,16 +9,16 @@ from hfgan.app.gpu import on_gpu
 from hfgan.app.sample import DRAWING, Sampler, pick, pictures
 from hfgan.app.studio import SWEEP, Studio
 
-# done in the browser, as the chosen picture may be far above
+# done in the browser, as on a phone picture A is far below
 SHOW = """() => {
-  document.getElementById("selected").scrollIntoView({block: "nearest", behavior: "smooth"});
+  document.getElementById("a").scrollIntoView({block: "nearest", behavior: "smooth"});
   return [];
 }"""
 COLUMNS = 4  # of the two galleries side by side
 
 
 def tab(studio: Studio, model: gr.Dropdown, a: Card, sampler: Sampler) -> None:
-    """Lay out the tab; its events `sweep` and `compare` are public. A picture that is clicked on is the chosen one."""
+    """Lay out the tab; its events `sweep` and `compare` are public. A picture that is clicked on becomes A."""
     sweep = gr.Button("Sweep psi of A", variant="primary", elem_id="sweep-draw")
     swept = _both("sweep", len(SWEEP))
     compare = gr.Button("Side by side: the seeds above", variant="primary", elem_id="compare-draw")
@@ -27,7 +27,7 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card, sampler: Sampler) -> None:
     sweep.click(on_gpu(studio.sweep), [model, a.recipe], swept, api_name="sweep", **DRAWING)
     compare.click(on_gpu(studio.compare), sampler.how, compared, api_name="compare", **DRAWING)
     for strip in (swept[:2], swept[2:], compared[:2], compared[2:]):
-        chosen = strip[0].select(pick, strip, sampler.selected.values, **QUICK)
+        chosen = strip[0].select(pick, strip, a.values, **QUICK)
         chosen.success(lambda: gr.Gallery(selected_index=None), None, sampler.outputs[0], js=SHOW, **QUICK)
 
 

@@ -1,4 +1,4 @@
-"""Section Sample: controls, the gallery of what was drawn, the modes, and the picture that is chosen."""
+"""Tab Sample: controls, the gallery of what was drawn, and the modes; the picture that is chosen becomes A."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from hfgan.app import toward
-from hfgan.app.card import QUICK, Card, card
+from hfgan.app.card import QUICK, Card
 from hfgan.app.gpu import on_gpu
 from hfgan.app.studio import Drawn, Studio, own_file
 from hfgan.captions import caption
@@ -27,7 +27,7 @@ Gallery = list[tuple[str, str | None]]  # files and captions
 
 @dataclass(frozen=True)
 class Sampler:
-    """The components of this section that others need; `how` are those inputs that say nothing of modes.
+    """The components of this tab that others need; `how` are those inputs that say nothing of modes.
 
     `changed` is the event that another model was chosen and toward what to truncate is back at its start.
     """
@@ -35,13 +35,12 @@ class Sampler:
     how: list[gr.components.Component]
     inputs: list[gr.components.Component]
     outputs: list[gr.components.Component]
-    selected: Card
     modes: gr.Gallery
     changed: Dependency
 
 
-def section(studio: Studio, model: gr.Dropdown) -> Sampler:
-    """Lay out the section; its event `sample` is public."""
+def tab(studio: Studio, model: gr.Dropdown, a: Card) -> Sampler:
+    """Lay out the tab; its event `sample` is public. The picture that is chosen goes to A."""
     count = studio.num_modes(str(model.value))
     with gr.Row(elem_id="sample"):
         with gr.Column(scale=2, min_width=260, elem_id="controls"):
@@ -49,10 +48,9 @@ def section(studio: Studio, model: gr.Dropdown) -> Sampler:
         with gr.Column(scale=5, min_width=320):
             outputs = pictures("Pictures", "Recipes", elem_id="gallery", columns=4)
             choice = toward.choice(count)
-        selected = card("Chosen", "Choose one of the pictures", elem_id="selected", scale=2, min_width=220)
         chooser = toward.Chooser(*choice, toward.gallery(count))
     inputs, changed = [model, *how, *chooser.inputs], chooser.changed(studio, model)
-    sampler = Sampler([model, *how], inputs, outputs, selected, chooser.gallery, changed)
+    sampler = Sampler([model, *how], inputs, outputs, chooser.gallery, changed)
     _, seed, psi, *_ = how
     chosen = chooser.chosen()  # first, so that it is pointed at before anything is drawn
     drawn = gr.on([draw.click, seed.submit, psi.release, chooser.truncation.input], on_gpu(studio.sample),
@@ -61,8 +59,8 @@ def section(studio: Studio, model: gr.Dropdown) -> Sampler:
     others = [event.then(on_gpu(studio.sample), inputs, outputs, api_visibility="private", **DRAWING)
               for event in (rolled, chosen)]  # fmt: skip
     for event in (drawn, *others):
-        event.success(follow, [*outputs, selected.recipe], [outputs[0], *selected.values], **QUICK)
-    outputs[0].select(pick, outputs, selected.values, **QUICK)
+        event.success(follow, [*outputs, a.recipe], [outputs[0], *a.values], **QUICK)
+    outputs[0].select(pick, outputs, a.values, **QUICK)
     return sampler
 
 
@@ -104,25 +102,24 @@ def _controls(studio: Studio) -> tuple[gr.Button, gr.Button, list[gr.components.
 
 
 def begin(studio: Studio, sampler: Sampler, a: Card, b: Card, event: Callable) -> Dependency:
-    """On `event`, such as the load of the page, draw the first pictures, choose one, and put two into A and B.
+    """On `event`, such as the load of the page, draw the first pictures and put two into A and B.
 
     Returns the event that they are there.
     """
-    outputs = [*sampler.outputs, *sampler.selected.values, *a.values, *b.values]
+    outputs = [*sampler.outputs, *a.values, *b.values]
 
     def first_pictures(*values: Any) -> Sequence[Any]:
         gallery, recipes = studio.sample(*values)
-        chosen, last = _at(gallery, recipes, 0), _at(gallery, recipes, -1)
-        return gr.Gallery(gallery, selected_index=0), recipes, *chosen, *chosen, *last
+        return gr.Gallery(gallery, selected_index=0), recipes, *_at(gallery, recipes, 0), *_at(gallery, recipes, -1)
 
     return event(on_gpu(first_pictures), sampler.inputs, outputs, api_visibility="private",
                  show_progress_on=sampler.outputs[0], **DRAWING)  # fmt: skip
 
 
 def follow(gallery: Gallery, recipes: list[Recipe], chosen: Recipe) -> tuple[Any, ...]:
-    """Of what was drawn, choose the picture with the seed of the chosen one, or the first; point at it."""
+    """Of what was drawn, choose the picture with the seed of the one that was chosen, or the first; point at it."""
     seeds = [recipe["seed"] for recipe in recipes]
-    index = seeds.index(chosen["seed"]) if chosen and chosen["seed"] in seeds else 0
+    index = seeds.index(chosen["seed"]) if chosen and chosen.get("seed") in seeds else 0
     return gr.Gallery(selected_index=index), *_at(gallery, recipes, index)
 
 

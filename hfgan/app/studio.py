@@ -18,6 +18,7 @@ from gradio.utils import get_upload_folder
 from PIL.Image import Resampling
 
 from hfgan import editrecipes, images
+from hfgan.app.gpu import using
 from hfgan.captions import caption, file_name
 from hfgan.editing import EditOutput
 from hfgan.models.banks import ModeBank
@@ -81,7 +82,7 @@ class Studio:
         with self.drawing(model) as gan:
             how = _how(gan, truncation_psi, truncation_cutoff, noise_mode, label) | _toward(gan, truncation, mode)
             out = gan.sample(num_images, seed=seed, **how)
-        return _shown(_write(out))
+        return _shown(write_pictures(out))
 
     def mix(self, model: str, a: Recipe, b: Recipe, layers: str = "4-7") -> Drawn:
         """Draw picture A with the styles of picture B in some layers of the network.
@@ -97,7 +98,7 @@ class Studio:
         """
         with self.drawing(model) as gan:
             out = gan.mix(draw_again(gan, a, "A"), draw_again(gan, b, "B"), layers)
-        return _write(out)[0]
+        return write_pictures(out)[0]
 
     def interpolate(self, model: str, a: Recipe, b: Recipe, steps: int = 24, file_format: str = "webp") -> str:
         """Draw the way from picture A to picture B and back as an animation without end.
@@ -133,7 +134,7 @@ class Studio:
             if not picture:
                 raise ValueError("no picture: drop a PNG that HFGan made")
             out = draw_again(gan, images.read_recipe(picture), "the picture")
-        return _write(out)[0]
+        return write_pictures(out)[0]
 
     def sweep(self, model: str, recipe: Recipe) -> Both:
         """Draw one sample at psi 0, 0.25, 0.5, 0.75 and 1: toward the mean of all, and toward its own mode.
@@ -184,7 +185,8 @@ class Studio:
             how = _how(gan, truncation_psi, truncation_cutoff, noise_mode, label)
             first = gan.sample(num_images, seed=seed, **how)
             second = gan.sample(seeds=first.seeds, **how, **nearest)
-        return _both([_write(first), _write(second)], lambda line: line.partition(" · psi")[0])  # all have this psi
+        rows = [write_pictures(first), write_pictures(second)]
+        return _both(rows, lambda line: line.partition(" · psi")[0])  # all have this psi
 
     def modes(self, model: str) -> Pictures:
         """The modes of a model, the kinds of picture that it draws most: what the center of each looks like.
@@ -211,6 +213,10 @@ class Studio:
         """Whether a model has that part."""
         return part in self._models[model][0].parts
 
+    def folder(self, model: str) -> Path | None:
+        """Where a model was loaded from; None for one that was not. No user may see it."""
+        return self._models[model][0].folder
+
     def line(self, model: str) -> str:
         """Which weights are loaded, in one line of Markdown."""
         gan, _ = self._models[model]
@@ -233,8 +239,8 @@ class Studio:
         if model not in self._models:
             raise gr.Error("no such model here: choose one of " + ", ".join(self._models), print_exception=False)
         gan, lock = self._models[model]
-        with refusing(), lock:
-            yield gan
+        with refusing(), using(gan, lock) as ready:
+            yield ready
 
 
 @contextmanager
@@ -320,10 +326,10 @@ def _previews(bank: ModeBank) -> Pictures:
 
 def _at_psi(gan: HFGan, recipe: Recipe, psi: float) -> list[Drawn]:
     """The picture of a recipe at another psi."""
-    return _write(gan.replay(recipe | {"truncation_psi": psi}), f"-psi{psi:g}")
+    return write_pictures(gan.replay(recipe | {"truncation_psi": psi}), f"-psi{psi:g}")
 
 
-def _write(out: SampleOutput | EditOutput, suffix: str = "") -> list[Drawn]:
+def write_pictures(out: SampleOutput | EditOutput, suffix: str = "") -> list[Drawn]:
     """PNG files with their recipes; `suffix` ends the names of what would be called alike."""
     folder = new_folder()
     names = [Path(file_name(recipe)) for recipe in out.recipes]
