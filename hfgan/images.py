@@ -12,7 +12,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -82,22 +83,40 @@ def _read_bytes(source: Source) -> bytes:
     return source.read()
 
 
+def size_of(source: Source) -> tuple[int, int]:
+    """Width and height as stored, from the head of a file alone: no pixel is decoded, however many it claims.
+
+    Raises:
+        ValueError: as `read_image`.
+        OSError: the file cannot be read.
+    """
+    with _decoding(data := _read_bytes(source)):
+        return _open(data).size
+
+
 def _load(data: bytes) -> tuple[Image.Image, list[str]]:
     """The decoded picture as stored, and what decoding left out: later frames, the lower half of 16 bits."""
-    if not data:
-        raise ValueError("empty file: 0 bytes")
-    try:
+    with _decoding(data):
         pil = _open(data)
         frames, tiles = getattr(pil, "n_frames", 1), str(pil.tile)
         pil.load()
+    notes = [f"first of {frames} frames"] if frames > 1 else []
+    return pil, [*notes, "16-bit scaled to 8"] if ";16" in tiles or pil.mode.startswith("I") else notes
+
+
+@contextmanager
+def _decoding(data: bytes) -> Iterator[None]:
+    """Turn whatever a decoder raises into a ValueError."""
+    if not data:
+        raise ValueError("empty file: 0 bytes")
+    try:
+        yield
     except Image.UnidentifiedImageError as error:
         raise ValueError("not a picture: no known format") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"too many pixels: over the limit of {MAX_PIXELS:,}") from error
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ValueError(f"damaged: {str(error) or type(error).__name__}") from error
-    notes = [f"first of {frames} frames"] if frames > 1 else []
-    return pil, [*notes, "16-bit scaled to 8"] if ";16" in tiles or pil.mode.startswith("I") else notes
 
 
 def _open(data: bytes) -> Image.Image:
@@ -142,10 +161,10 @@ def _noted(notes: list[str], note: str, pil: Image.Image) -> Image.Image:
 
 def _scale_16_bit(pil: Image.Image) -> Image.Image:
     """I or I;16 in 0..65535 to L in 0..255, rounded (Pillow's own convert would clip at 255)."""
-    values = np.asarray(pil).astype(np.int64)
+    values = np.asarray(pil)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"values {values.min()} to {values.max()}: expected 0..65535 in a 16-bit picture")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 # ---------------------------------------------------------------- shape and channels
@@ -298,9 +317,11 @@ def read_recipe(source: Source | Image.Image) -> dict[str, Any]:
     pil = source if isinstance(source, Image.Image) else _load(_read_bytes(source))[0]
     if "hfgan" not in pil.info:
         raise ValueError("this picture has no recipe: give the PNG as it was saved, not a converted copy")
+    if len(pil.info["hfgan"]) > MAX_RECIPE:
+        raise ValueError(f"the recipe in this picture has over {MAX_RECIPE:,} characters: it is none of hfgan")
     try:
         recipe = json.loads(pil.info["hfgan"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the recipe in this picture is damaged: {error}") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"the recipe in this picture is a {type(recipe).__name__}: expected names and values")

@@ -20,9 +20,12 @@ from typing import Any
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from test_app_attribute import calibrate
 from toy import save_toy
 
 from hfgan import HFGan, app, images
+from hfgan.attribution import Protocol
+from hfgan.models.perceptual import load_perceptual
 
 ROOT = Path(__file__).parents[1]
 SNAPSHOT, DOCS = Path(__file__).with_name("api.json"), ROOT / "docs" / "api.md"
@@ -33,6 +36,7 @@ PARTS = {"num_modes": 3, "alpha": True, "encoder": True, "directions": True}
 def load(folder: Path) -> dict[str, HFGan]:
     """A toy with every part, under the name that the examples use, and one that only draws."""
     whole = HFGan.from_pretrained(save_toy(folder / NAME, **PARTS), dtype="float32")
+    calibrate(folder / NAME, Protocol.of(whole.generator, whole.encoder, load_perceptual()))
     return {NAME: whole, "plain": HFGan.from_pretrained(save_toy(folder / "plain", seed=1), dtype="float32")}
 
 
@@ -160,7 +164,7 @@ def test_examples_of_the_shell_run(address: str, photo, tmp_path: Path) -> None:
                           text=True, timeout=120)  # fmt: skip
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == 9
+    assert len(answers) == 10
     assert all(isinstance(answer, list) for answer in answers), "an error is a dict"
     assert answers[0][0][0]["name"] == NAME
     assert images.read_recipe(tmp_path / "seed3.png")["seed"] == 3

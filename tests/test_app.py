@@ -27,26 +27,6 @@ from hfgan.app import gpu, mix, studio
 from hfgan.captions import caption
 
 ROOT = Path(__file__).parents[1]
-HOW = ["num_images", "seed", "truncation_psi", "truncation_cutoff", "noise_mode", "label"]
-BOTH = ["Global: toward the mean of all", "Recipes, global", "Multi-modal: toward its mode", "Recipes, multi-modal"]
-PUBLIC = {  # name: arguments, results
-    "/sample": (["model", *HOW, "truncation", "mode"], ["Pictures", "Recipes"]),
-    "/modes": (["model"], ["Modes"]),
-    "/sweep": (["model", "recipe"], BOTH),
-    "/compare": (["model", *HOW], BOTH),
-    "/mix": (["model", "a", "b", "layers"], ["Mixed", "Recipe of Mixed", "Caption of Mixed"]),
-    "/interpolate": (["model", "a", "b", "steps", "file_format"], ["Animation"]),
-    "/replay": (["model", "picture"], ["Again", "Recipe of Again", "Caption of Again"]),
-    "/cutout": (["model", "photo"], ["RGBA", "Alpha"]),
-    "/cutout_sample": (["model", "recipe"], ["RGBA", "Alpha"]),
-    "/cutout_batch": (["model", "photos", "kinds", "threshold", "feather", "largest", "invert"], ["ZIP"]),
-    "/invert": (
-        ["model", "photo", "interest", "region", "box", "steps", "refine"],
-        ["Picture", "Pasted", "Latent", "Numbers"],
-    ),
-    "/edit": (["model", "edits", "recipe", "latent", "region", "layers", "to"], ["Edited", "Recipe of Edited"]),
-    "/find_direction": (["model", "name", "plus", "minus", "truncation_psi"], ["Direction", "Numbers"]),
-}
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +68,6 @@ def pixels(path: str | Path) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- what there is
-
-
-def test_public_endpoints_and_their_arguments_stay_as_they_are(user: Client) -> None:
-    named = user.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    found = {
-        name: ([one["parameter_name"] for one in told["parameters"]], [one["label"] for one in told["returns"]])
-        for name, told in named.items()
-    }
-    assert found == PUBLIC
-    assert all(told.get("description") for told in named.values()), "agents read these"
 
 
 def test_nobody_is_told_what_is_done_here(address: str) -> None:

@@ -20,6 +20,7 @@ from toy import save_toy
 
 from hfgan import HFGan, app
 from hfgan.app import attribute, gpu, inverter
+from hfgan.app.card import card
 from hfgan.app.studio import Studio
 from hfgan.attribution import FILE, LIMITS, STEPS, Calibration, Protocol, sentence
 from hfgan.attribution import attribute as python_attribute
@@ -58,7 +59,8 @@ def verbs(studio) -> attribute.Attributor:
 
 def page_of(studio: Studio) -> gr.Blocks:
     with gr.Blocks(analytics_enabled=False) as page:
-        attribute.tab(studio, gr.Dropdown(["toy_a", "other", "damaged", "plain"], elem_id="model"))
+        a = card("Picture A", "", elem_id="a", ways=())
+        attribute.tab(studio, gr.Dropdown(["toy_a", "other", "damaged", "plain"], elem_id="model"), a)
     return page.queue(default_concurrency_limit=1)
 
 

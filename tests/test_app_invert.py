@@ -171,7 +171,7 @@ def test_what_cannot_be_inverted_is_said(user: Client, photo, tmp_path: Path, mo
     assert "cutout" in refused(user, "all", me, "cutout")
     assert "11" in refused(user, "all", me, "everything", None, None, 11)
     assert "201" in refused(user, "all", me, "everything", None, None, 3, 201)
-    monkeypatch.setattr("hfgan.app.cutter.MAX_PIXELS", 1000)
+    monkeypatch.setattr("hfgan.app.studio.MAX_PIXELS", 1000)
     assert "make it smaller" in refused(user, "all", me)
 
 
@@ -246,7 +246,7 @@ def test_what_is_missing_is_said(verbs, upload, photo) -> None:
     clear = upload(Image.new("RGBA", (48, 48)))
     for question, said in ((asked(None), "no photo"), (asked(path, "region"), "nothing is painted yet"),
                            (asked(path, "obstacle", clear), "nothing is painted yet"),
-                           (asked(path, "cutout"), "nothing came from tab Cut-out")):  # fmt: skip
+                           (asked(path, "cutout"), "nothing came from tab Cut out")):  # fmt: skip
         with pytest.raises(app.gr.Error, match=said):
             verbs.find("all", *question)
         with pytest.raises(app.gr.Error, match=said):

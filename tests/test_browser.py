@@ -136,7 +136,7 @@ def open_tab(page, name: str) -> None:
     """Open a tab, which on a phone may be in a menu."""
     tab, more = page.get_by_role("tab", name=name), page.locator(".overflow-menu")
     if not tab.is_visible():
-        more.get_by_label("More tabs").tap()
+        more.get_by_label("More tabs").click()
         tab = more.get_by_role("button", name=name)
     tab.click()
 
@@ -156,7 +156,7 @@ def test_first_pictures_come_without_a_click(visit) -> None:
     assert page.title() == "HFGan"
     assert re.search(r"Loaded: toy-64 · 64 × 64 RGB · weights [0-9a-f]{12}", page.locator("#line").inner_text())
     assert "synthetic" in page.locator("#introduction").inner_text()
-    for card, seed in (("selected", 0), ("a", 0), ("b", 7)):
+    for card, seed in (("a", 0), ("b", 7)):
         assert wait_for(page, f"{card}-caption", f"seed {seed} ")
         page.wait_for_function("(id) => document.querySelector(`#${id} img`).naturalWidth === 64", arg=card)
 
@@ -166,21 +166,20 @@ def test_sample_choose_mix_download_and_replay(visit, tmp_path: Path) -> None:
     page.locator("#seed input").fill("100")
     fill_in(page, "count", "4")
     page.locator("#draw").click()
-    wait_for(page, "selected-caption", "seed 100 ")
+    wait_for(page, "a-caption", "seed 100 ")
     assert page.locator("#gallery button.thumbnail-item").count() == 4
 
-    page.locator("#gallery button.thumbnail-item").nth(2).click()
-    wait_for(page, "selected-caption", "seed 102 ")
-    page.locator("#selected-as-a").click()
-    wait_for(page, "a-caption", "seed 102 ")
     page.locator("#gallery button.thumbnail-item").nth(3).click()
-    wait_for(page, "selected-caption", "seed 103 ")
-    page.locator("#selected-as-b").click()
+    wait_for(page, "a-caption", "seed 103 ")
+    page.locator("#a-as-b").click()
     wait_for(page, "b-caption", "seed 103 ")
-    chosen = download(page, "#selected-download", tmp_path)
-    assert chosen.name == "seed0103.png"
-    assert images.read_recipe(chosen)["seed"] == 103
+    page.locator("#gallery button.thumbnail-item").nth(2).click()
+    wait_for(page, "a-caption", "seed 102 ")
+    chosen = download(page, "#a-download", tmp_path)
+    assert chosen.name == "seed0102.png"
+    assert images.read_recipe(chosen)["seed"] == 102
 
+    open_tab(page, "Mix")
     page.get_by_label("Coarse").check()
     page.locator("#mix-draw").click()
     wait_for(page, "mixed-caption", "seed 102 · psi 0.7 · layers 0-3 of seed 103")
@@ -188,13 +187,17 @@ def test_sample_choose_mix_download_and_replay(visit, tmp_path: Path) -> None:
     assert mixed.name == "seed0102-mix0103_0-3.png"
     assert images.read_recipe(mixed)["mix"][0]["layers"] == [0, 1, 2, 3]
 
-    page.get_by_role("tab", name="Replay").click()
+    open_tab(page, "Sample")
+    page.get_by_role("button", name="Draw a PNG again").click()
     page.locator("#file input[type=file]").set_input_files(mixed)
-    wait_for(page, "again-caption", "layers 0-3 of seed 103")
-    again = download(page, "#again-download", tmp_path / "again")
+    wait_for(page, "a-caption", "layers 0-3 of seed 103")
+    again = download(page, "#a-download", tmp_path / "again")
     assert abs(pixels(again) - pixels(mixed)).max() <= 1
     assert images.read_recipe(again) == images.read_recipe(mixed)
-    page.locator("#again-as-b").click()
+    page.locator("#b-as-a").click()
+    wait_for(page, "a-caption", "^seed 103 · psi 0.7$")
+    open_tab(page, "Mix")
+    page.locator("#mixed-as-b").click()
     wait_for(page, "b-caption", "layers 0-3 of seed 103")
 
     page.get_by_role("tab", name="Animate").click()
@@ -220,41 +223,43 @@ def test_opening_more_changes_nothing_by_itself(visit, tmp_path: Path) -> None:
     page.get_by_role("button", name="More").click()
     page.locator("#seed input").fill("30")
     page.locator("#draw").click()
-    wait_for(page, "selected-caption", "^seed 30 · psi 0.7$")
+    wait_for(page, "a-caption", "^seed 30 · psi 0.7$")
     page.get_by_label("none").check()
     page.get_by_label("first layers").fill("4")
     page.locator("#seed input").fill("")
     page.locator("#draw").click()
-    wait_for(page, "selected-caption", r"^seed \d+ · psi 0.7 · on 4 layers · noise none$")
+    wait_for(page, "a-caption", r"^seed \d+ · psi 0.7 · on 4 layers · noise none$")
 
 
 def test_random_draws_others_and_psi_keeps_the_chosen_one(visit) -> None:
     page = visit()
     page.locator("#dice").click()
-    wait_for(page, "selected-caption", r"seed [1-9]\d* ")
+    wait_for(page, "a-caption", r"seed [1-9]\d* ")
     seed = page.locator("#seed input").input_value()
     assert seed != "0"
     page.locator("#gallery button.thumbnail-item").nth(1).click()
     second = f"seed {int(seed) + 1} "
-    wait_for(page, "selected-caption", second)
+    wait_for(page, "a-caption", second)
     fill_in(page, "psi", "1")
     page.locator("#draw").click()
-    wait_for(page, "selected-caption", f"{second}· psi 1$")
+    wait_for(page, "a-caption", f"{second}· psi 1$")
 
 
 def test_mistakes_are_said_and_nothing_breaks(visit, tmp_path: Path, photo) -> None:
     page = visit()
     dialogs = []
     page.on("dialog", lambda dialog: dialogs.append(dialog.message) or dialog.dismiss())
+    open_tab(page, "Mix")
     page.locator("#layers input, #layers textarea").first.fill("0-99")
     page.locator("#mix-draw").click()
     page.locator(".toast-body", has_text="within 0-9").wait_for()
     page.locator(".toast-close").click()
 
-    recipe = images.read_recipe(download(page, "#selected-download", tmp_path))
+    recipe = images.read_recipe(download(page, "#a-download", tmp_path))
     evil = recipe | {"fingerprint": "0" * 12, "model": "<img src=x onerror=alert(1)>"}
     images.save_png(photo(), tmp_path / "evil.png", evil)
-    page.get_by_role("tab", name="Replay").click()
+    open_tab(page, "Sample")
+    page.get_by_role("button", name="Draw a PNG again").click()
     page.locator("#file input[type=file]").set_input_files(tmp_path / "evil.png")
     page.locator(".toast-body", has_text="but the loaded model is toy-64").wait_for()
     assert page.locator(".toast-body img").count() == 0
@@ -269,10 +274,10 @@ def test_mistakes_are_said_and_nothing_breaks(visit, tmp_path: Path, photo) -> N
 def test_on_a_phone_pictures_come_first_and_nothing_scrolls_sideways(visit) -> None:
     page = visit(viewport=PHONE, has_touch=True, is_mobile=True)
     assert overflow(page) == 0
-    top = {name: page.locator(f"#{name}").bounding_box()["y"] for name in ("gallery", "controls", "selected", "a")}
-    assert sorted(top, key=top.get) == ["gallery", "controls", "selected", "a"]
-    for name in ("Animate", "Replay", "Mix"):
-        page.get_by_role("tab", name=name).tap()
+    top = {name: page.locator(f"#{name}").bounding_box()["y"] for name in ("gallery", "controls", "a")}
+    assert sorted(top, key=top.get) == ["gallery", "controls", "a"]
+    for name in ("Animate", "About", "Mix"):
+        open_tab(page, name)
         assert overflow(page) == 0
     page.locator("#mix-draw").tap()
     wait_for(page, "mixed-caption", "layers 4-7 of seed 7")
@@ -295,6 +300,7 @@ def test_another_model_brings_its_own_pictures_and_layers(visit) -> None:
     page.get_by_role("option", name="toy-16").click()
     assert "16 × 16" in wait_for(page, "line", "toy-16")
     page.wait_for_function("document.querySelector('#a img').naturalWidth === 16")
+    open_tab(page, "Mix")
     page.wait_for_function("document.querySelectorAll('#band input').length === 2")
     page.locator("#mix-draw").click()
     wait_for(page, "mixed-caption", "layers 4-5 of seed 7")
@@ -305,11 +311,11 @@ def test_two_visitors_do_not_see_each_other(visit) -> None:
     first, second = visit(), visit()
     first.locator("#seed input").fill("500")
     first.locator("#draw").click()
-    wait_for(first, "selected-caption", "seed 500 ")
+    wait_for(first, "a-caption", "seed 500 ")
     assert second.locator("#seed input").input_value() == "0"
     second.locator("#gallery button.thumbnail-item").nth(4).click()
-    assert wait_for(second, "selected-caption", "seed 4 ")
-    assert "seed 500 " in first.locator("#selected-caption").inner_text()
+    assert wait_for(second, "a-caption", "seed 4 ")
+    assert "seed 500 " in first.locator("#a-caption").inner_text()
 
 
 def thumbnails(page, elem_id: str):
@@ -318,30 +324,30 @@ def thumbnails(page, elem_id: str):
 
 def test_pick_a_mode_sample_from_it_and_go_back_by_mouse_and_by_keyboard(visit) -> None:
     page = visit("toy-kinds")
-    wait_for(page, "selected-caption", "^seed 0 · psi 0.7$")
+    wait_for(page, "a-caption", "^seed 0 · psi 0.7$")
     assert re.fullmatch(r"mode 3 · \d+\.\d %", thumbnails(page, "modes").nth(3).inner_text())
     thumbnails(page, "modes").nth(3).click()
-    wait_for(page, "selected-caption", "^seed 0 · mode 3 · psi 0.7$")
+    wait_for(page, "a-caption", "^seed 0 · mode 3 · psi 0.7$")
     assert page.get_by_label("Mode 3", exact=True).is_checked()
     page.locator("#seed input").fill("40")
     page.locator("#draw").click()
-    wait_for(page, "selected-caption", "^seed 40 · mode 3 · psi 0.7$")
+    wait_for(page, "a-caption", "^seed 40 · mode 3 · psi 0.7$")
     assert page.locator("#modes .selected").inner_text().startswith("mode 3 ")
     page.get_by_label("Around all modes").check()
     page.wait_for_function("new Set([...document.querySelectorAll('#gallery img')].map("
                            "(img) => img.alt.match(/mode [0-9]+/)?.[0])).size > 3")  # fmt: skip
     page.wait_for_selector("#modes .selected", state="detached")
     page.get_by_label("Mode 3", exact=True).check()
-    wait_for(page, "selected-caption", "^seed 40 · mode 3 ")
+    wait_for(page, "a-caption", "^seed 40 · mode 3 ")
     page.wait_for_selector("#modes .selected")
     page.get_by_label("Global", exact=True).check()
-    wait_for(page, "selected-caption", "^seed 40 · psi 0.7$")
+    wait_for(page, "a-caption", "^seed 40 · psi 0.7$")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
-    wait_for(page, "selected-caption", r"^seed 40 · mode \d+ · psi 0.7$")
+    wait_for(page, "a-caption", r"^seed 40 · mode \d+ · psi 0.7$")
     thumbnails(page, "modes").nth(4).focus()
     page.keyboard.press("Enter")
-    wait_for(page, "selected-caption", "^seed 40 · mode 4 ")
+    wait_for(page, "a-caption", "^seed 40 · mode 4 ")
 
 
 def test_both_truncations_along_psi_and_side_by_side(visit, tmp_path: Path) -> None:
@@ -356,11 +362,9 @@ def test_both_truncations_along_psi_and_side_by_side(visit, tmp_path: Path) -> N
     assert one["y"] == other["y"]
     assert one["x"] + one["width"] <= other["x"]
     thumbnails(page, "compare-multimodal").nth(5).click()
-    wait_for(page, "selected-caption", r"^seed 5 · mode \d+ · psi 0.7$")
+    wait_for(page, "a-caption", r"^seed 5 · mode \d+ · psi 0.7$")
     page.wait_for_selector("#gallery .selected", state="detached")
-    chosen = download(page, "#selected-download", tmp_path)
-    page.locator("#selected-as-a").click()
-    wait_for(page, "a-caption", "^seed 5 · mode")
+    chosen = download(page, "#a-download", tmp_path)
     page.locator("#sweep-draw").click()
     wait_for(page, "sweep-multimodal", f"mode {images.read_recipe(chosen)['mode']} · psi 0.75")
     with zipfile.ZipFile(download(page, "#sweep-multimodal [aria-label='Download All']", tmp_path)) as packed:
@@ -383,18 +387,21 @@ def test_modes_come_and_go_with_the_model(visit) -> None:
     page.get_by_role("tab", name="Modes").click()
     page.locator("#sweep-draw").click()
     page.wait_for_selector("#sweep-global img")
+    open_tab(page, "Sample")
     thumbnails(page, "modes").nth(2).click()
-    wait_for(page, "selected-caption", "^seed 0 · mode 2 ")
+    wait_for(page, "a-caption", "^seed 0 · mode 2 ")
 
     switch("toy-64")
     page.wait_for_function("document.querySelector('#a img').naturalWidth === 64")
-    wait_for(page, "selected-caption", "^seed 0 · psi 0.7$")
+    wait_for(page, "a-caption", "^seed 0 · psi 0.7$")
     assert not any(part.is_visible() for part in parts)
+    open_tab(page, "Mix")
     page.locator("#mix-draw").click()
     wait_for(page, "mixed-caption", "seed 7")
 
+    open_tab(page, "Sample")
     switch("toy-kinds")
-    wait_for(page, "selected-caption", "^seed 0 · psi 0.7$")
+    wait_for(page, "a-caption", "^seed 0 · psi 0.7$")
     assert page.get_by_label("Global").is_checked()
     assert page.get_by_label("Mode 0", exact=True).count() == 1
     assert page.locator("#modes .selected").count() == 0
@@ -403,16 +410,16 @@ def test_modes_come_and_go_with_the_model(visit) -> None:
 def test_on_a_phone_modes_are_beside_the_pictures(visit) -> None:
     page = visit("toy-kinds", viewport=PHONE, has_touch=True, is_mobile=True)
     thumbnails(page, "modes").first.wait_for()
-    wanted = ["gallery", "truncation", "modes", "controls", "selected", "a"]
+    wanted = ["gallery", "truncation", "modes", "controls", "a"]
     top = {name: page.locator(f"#{name}").bounding_box()["y"] for name in wanted}
     assert sorted(top, key=top.get) == wanted
     assert top["controls"] < 1.2 * PHONE["height"], "forty modes do not fill the screen"
     thumbnails(page, "modes").nth(1).tap()
-    wait_for(page, "selected-caption", "^seed 0 · mode 1 ")
+    wait_for(page, "a-caption", "^seed 0 · mode 1 ")
     open_tab(page, "Modes")
     page.locator("#compare-draw").tap()
     page.wait_for_selector("#compare-multimodal img")
     assert overflow(page) == 0
     thumbnails(page, "compare-multimodal").nth(2).tap()
-    wait_for(page, "selected-caption", "^seed 2 · mode ")
-    page.wait_for_function("document.getElementById('selected').getBoundingClientRect().top >= 0")
+    wait_for(page, "a-caption", "^seed 2 · mode ")
+    page.wait_for_function("document.getElementById('a').getBoundingClientRect().top >= 0")

@@ -1,4 +1,4 @@
-"""Tab Cut-out in a real browser: see `test_browser`."""
+"""Tab Cut out in a real browser: see `test_browser`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_cut_out_a_photo_change_what_is_behind_and_save_all(visit, models, photo
     photo(60, 44).save(path)
     calls, run = [], gan.matting.forward
     gan.matting.forward = lambda *a: calls.append(1) or run(*a)
-    open_tab(page, "Cut-out")
+    open_tab(page, "Cut out")
     page.get_by_label("A photo").check()
     page.locator("#photo input[type=file]").set_input_files(path)
     page.wait_for_selector("#photo img")
@@ -79,14 +79,13 @@ def test_cut_out_a_photo_change_what_is_behind_and_save_all(visit, models, photo
 
 def test_cut_out_a_sample_on_a_background_that_is_drawn(visit, tmp_path: Path) -> None:
     page = visit("toy-cut")
-    open_tab(page, "Cut-out")
+    open_tab(page, "Cut out")
     page.locator("#export-mask").click()
     page.locator(".toast-body", has_text="press Cut out first").wait_for()
+    open_tab(page, "Sample")
     page.locator("#gallery button.thumbnail-item").nth(3).click()
-    wait_for(page, "selected-caption", "^seed 3 ")
-    page.locator("#selected-as-a").click()
     wait_for(page, "a-caption", "^seed 3 ")
-    page.locator("#cut-sample").click()
+    page.locator("#a-cut-out").click()
     first = seen(page, "cut")
     page.get_by_label("Generated").check()
     second = changed(page, "cut", first)
@@ -105,7 +104,7 @@ def test_on_a_phone_several_photos_become_a_zip(visit, photo, tmp_path: Path) ->
     page = visit("toy-all", viewport=PHONE, has_touch=True, is_mobile=True)
     for seed in range(2):
         photo(40, 30, seed).save(tmp_path / f"{seed}.png")
-    open_tab(page, "Cut-out")
+    open_tab(page, "Cut out")
     page.get_by_label("Several photos").tap()
     page.locator("#photos input[type=file]").set_input_files([tmp_path / "0.png", tmp_path / "1.png"])
     page.locator("#photos [aria-label='1.png']").wait_for()
@@ -119,13 +118,13 @@ def test_on_a_phone_several_photos_become_a_zip(visit, photo, tmp_path: Path) ->
 
 def test_the_tab_comes_and_goes_with_the_model(visit) -> None:
     page = visit("toy-plain", "toy-cut")
-    assert not page.get_by_role("tab", name="Cut-out").is_visible()
+    assert not page.get_by_role("tab", name="Cut out").is_visible()
     for name, there in (("toy-cut", True), ("toy-plain", False), ("toy-cut", True)):
         page.locator("#model input").click()
         page.get_by_role("option", name=name).click()
         wait_for(page, "line", name)
-        page.get_by_role("tab", name="Cut-out").wait_for(state="visible" if there else "hidden")
-    open_tab(page, "Cut-out")
+        page.get_by_role("tab", name="Cut out").wait_for(state="visible" if there else "hidden")
+    open_tab(page, "Cut out")
     page.wait_for_function("document.querySelector('#a-caption').innerText.startsWith('seed 0')")
     page.locator("#cut-sample").click()
     seen(page, "cut")

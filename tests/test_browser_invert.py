@@ -104,7 +104,7 @@ def test_paint_over_an_obstacle_invert_compare_save_and_cut_out(visit, models, p
     page.locator("#interest-use").click()
     wait_for(page, "interest-caption", "Kept on this page: 60 × 60 px")
     open_tab(page, "Invert")
-    page.get_by_label("From Cut-out").and_(page.locator(":checked")).wait_for()
+    page.get_by_label("From Cut out").and_(page.locator(":checked")).wait_for()
     page.locator("#invert-draw").click()
     wait_for(page, "inverted-line", "what was cut out · " + DONE)
 
@@ -134,7 +134,7 @@ def test_refine_with_previews_and_stop(visit, photo, tmp_path: Path, slowly) -> 
 
 def test_a_sample_that_was_cut_out_comes_with_its_region(visit) -> None:
     page = visit("toy-invert")
-    page.get_by_role("tab", name="Cut-out").click()
+    page.get_by_role("tab", name="Cut out").click()
     wait_for(page, "a-caption", "^seed 0 ")
     page.locator("#cut-sample").click()
     loaded(page, "cut")

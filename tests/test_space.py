@@ -351,7 +351,7 @@ def test_models_are_kept_on_a_gpu_of_ones_own(
     monkeypatch.setattr(
         HFGan, "from_pretrained", lambda name, device: seen.append(device) or SimpleNamespace(name=name)
     )
-    monkeypatch.setattr(app, "build", lambda models: None)
+    monkeypatch.setattr(app, "build", lambda *_: None)
     monkeypatch.setattr(app, "launch", lambda page, **_: "")
     app.serve(["one", "two"])
     assert seen == [home, home]

@@ -26,6 +26,7 @@ from hfgan.app.gpu import on_gpu
 from hfgan.app.inverter import Search, enlarge, write_preview
 from hfgan.app.studio import Studio, new_folder, refusing
 from hfgan.app.upload import take, upload
+from hfgan.app.waiting import waited_for
 from hfgan.attribution import CALIBRATE, FILE, LIMITS, STEPS, Attribution, Calibration, attribute, sentence
 from hfgan.captions import plain
 from hfgan.models.perceptual import load_perceptual
@@ -64,7 +65,7 @@ class Attributor:
             the two, how many in a hundred samples and photos are redrawn at least as closely, the likelihood ratio of
             the model over a photo, its 95 % interval, and limits in words.
         """
-        found = self._find(model, photo, Search(STEPS))[0]
+        found = self._find(model, photo, Search(STEPS, waited_for()))[0]
         if found is None:
             raise gr.Error(STOPPED, print_exception=False)
         folder = new_folder()

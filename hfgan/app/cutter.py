@@ -17,13 +17,13 @@ from PIL.Image import Image, Resampling, fromarray
 from torch.nn import functional as F
 
 from hfgan import images, segmentation
-from hfgan.app.studio import Studio, draw_again, new_folder, own_file, refusing
+from hfgan.app.studio import MAX_PIXELS, Studio, check_size, draw_again, new_folder, own_file, refusing
 from hfgan.pipeline import HFGan
 from hfgan.recipes import Recipe
 from hfgan.sampling import choose_seeds
 from hfgan.segmentation import Cutout
 
-MAX_PIXELS, MAX_BATCH_PIXELS = 25_000_000, 100_000_000  # of a photo, and of all photos of a batch
+MAX_BATCH_PIXELS = 100_000_000  # of all photos of a batch
 PREVIEW = 512  # px of the longer side
 MAX_FEATHER = 20  # px
 EXPORTS = segmentation.KINDS | {"rgba": "-cutout", "composite": "-background"}  # and what ends their files' names
@@ -231,13 +231,10 @@ def open_photo(file: str) -> Image:
     """A picture that was uploaded; ValueError says what is wrong with which."""
     path = own_file(file)
     try:
-        picture = images.load_image(path)
+        check_size(path)
+        return images.load_image(path)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
-    if picture.width * picture.height > MAX_PIXELS:
-        size = f"{picture.width * picture.height / 1e6:.0f} megapixels"
-        raise ValueError(f"{path.name} has {size}: at most {MAX_PIXELS / 1e6:g} are taken here, make it smaller first")
-    return picture
 
 
 def _found(kept: Kept | None) -> Kept:

@@ -67,6 +67,7 @@ class Edits:
 
         seconds = FILES_SECONDS if further else SECONDS
         return gr.on(events, on_gpu(do, seconds), [*self.have, *inputs], [*self.shown, *further],
+                     api_name=f"edit_{verb.__name__}",  # no public verb's name, which would become mix_1
                      **{"show_progress_on": self.shown[2]} | DRAWN | how)  # fmt: skip
 
 

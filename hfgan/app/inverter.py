@@ -24,6 +24,7 @@ from hfgan import images
 from hfgan.alignment import find_alignment
 from hfgan.app.cutter import open_photo
 from hfgan.app.studio import Studio, new_folder, refusing
+from hfgan.app.waiting import waited_for
 from hfgan.inversion import AUTO, Interest, Inversion
 from hfgan.pipeline import HFGan
 from hfgan.refinement import Step
@@ -160,7 +161,7 @@ class Inverter:
             picture = _photo(photo)
             marked = _region(region) if interest in PAINTED else None
             asked = Asked(str(photo), picture, interest, interest_of(interest, marked, box))
-        kept = self._find(model, asked, steps, Search(refine))
+        kept = self._find(model, asked, steps, Search(refine, waited_for()))
         with refusing():
             folder, whole = new_folder(), kept.full()
             return *(_write(kind, whole, folder) for kind in EXPORTS), kept.numbers()

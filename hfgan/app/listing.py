@@ -57,7 +57,7 @@ class Listing:
 
     def _of(self, model: str) -> HFGan:
         """The model of that name, or a message to who asked."""
-        if model not in self._models:
+        if not isinstance(model, str) or model not in self._models:
             raise gr.Error("no such model here: choose one of " + ", ".join(self._models), print_exception=False)
         return self._models[model]
 

@@ -28,8 +28,8 @@ def lay_out(studio: Studio, model: gr.Dropdown, photos: Photos | None, counters:
         main = gr.Column(scale=5, min_width=320)
         side = gr.Column(scale=1, min_width=230, elem_id="side")  # on a phone below
     with side:
-        a = card("A, the picture at hand", "Choose one of the pictures", elem_id="a", ways=(EDIT, CUT_OUT, AS_B))
-        b = card("B, another one", "Press *Use as B* below a picture", elem_id="b", ways=(AS_A,))
+        a = card("Picture A", "Choose one of the pictures", elem_id="a", ways=(EDIT, CUT_OUT, AS_B))
+        b = card("Picture B", "Press *Use as B* below a picture", elem_id="b", ways=(AS_A,))
     with main, gr.Tabs(elem_id="tabs") as tabs:
         sampler = _tabs(studio, model, tabs, a, b)
         with gr.Tab("Real or generated?", elem_id="guessing"):

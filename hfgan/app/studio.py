@@ -6,9 +6,12 @@ A picture travels as a PNG that carries its recipe, and beside it as that recipe
 from __future__ import annotations
 
 import html
+import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,6 +22,7 @@ from PIL.Image import Resampling
 
 from hfgan import editrecipes, images
 from hfgan.app.gpu import using
+from hfgan.app.waiting import waited_for
 from hfgan.captions import caption, file_name
 from hfgan.editing import EditOutput
 from hfgan.models.banks import ModeBank
@@ -28,8 +32,12 @@ from hfgan.pipeline import HFGan, SampleOutput
 from hfgan.recipes import Recipe, check
 
 MAX_MIX = 32  # layers taken over in one recipe, one after the other
+MAX_PIXELS = 25_000_000  # of a picture that is uploaded
 MAX_MESSAGE = 400  # characters of an error: recipes come from strangers
 FPS = 16  # frames per second of an animation
+KEPT = 3600  # seconds for which a picture stays on the server
+OWN = "hfgan-"  # begins the names of folders of our own in Gradio's cache
+LEFT = "nobody waits for this any more: it was not done"
 TRUNCATIONS = ("global", "multimodal", "random", "mode")  # toward the mean, the nearest mode, any mode, a certain one
 MAX_SHOWN = 256  # modes
 CRISP = 192  # px up to which a preview is enlarged, pixel by pixel
@@ -47,6 +55,7 @@ class Studio:
         if not models:
             raise ValueError("no model: give one or more, by name")
         self._models = {name: (gan, Lock()) for name, gan in models.items()}
+        self._previews: dict[str, Pictures] = {}  # of modes, for everyone
         for gan in models.values():
             gan.set_progress_bar_config(disable=True)
 
@@ -133,6 +142,7 @@ class Studio:
         with self.drawing(model) as gan:
             if not picture:
                 raise ValueError("no picture: drop a PNG that HFGan made")
+            check_size(picture)
             out = draw_again(gan, images.read_recipe(picture), "the picture")
         return write_pictures(out)[0]
 
@@ -198,7 +208,12 @@ class Studio:
             PNG files with captions that say the share of each, largest first, 256 at most; none for a model without.
         """
         with self.drawing(model) as gan:
-            return [] if gan.modes is None else _previews(gan.modes)
+            if gan.modes is None:
+                return []
+            shown = self._previews.get(model)
+            if shown is None or not _lasts(shown):
+                shown = self._previews[model] = _previews(gan.modes)
+            return shown
 
     def num_modes(self, model: str) -> int:
         """Number of modes that a model has; 0 when it has none."""
@@ -238,8 +253,10 @@ class Studio:
         """The model for oneself; what is wrong with a user's request becomes a message to that user."""
         if model not in self._models:
             raise gr.Error("no such model here: choose one of " + ", ".join(self._models), print_exception=False)
-        gan, lock = self._models[model]
+        (gan, lock), wanted = self._models[model], waited_for()
         with refusing(), using(gan, lock) as ready:
+            if not wanted():  # others have waited long enough
+                raise gr.Error(LEFT, print_exception=False)
             yield ready
 
 
@@ -266,11 +283,34 @@ def own_file(path: str | Path) -> Path:
     return file
 
 
+def check_size(picture: images.Source) -> None:
+    """Refuse a picture of over MAX_PIXELS; before it is decoded, as that takes the memory of all that it claims."""
+    width, height = images.size_of(picture)
+    if width * height > MAX_PIXELS:
+        size, most = f"{width * height / 1e6:.0f} megapixels", f"{MAX_PIXELS / 1e6:g}"
+        raise ValueError(f"it has {size}, at most {most} are taken here: make it smaller first")
+
+
 def new_folder() -> Path:
-    """A new folder in Gradio's cache, which empties it after a while; nobody else can guess its name."""
-    folder = Path(get_upload_folder()) / uuid.uuid4().hex
+    """A new folder in Gradio's cache; nobody else can guess its name, and after KEPT seconds it is deleted."""
+    cache = Path(get_upload_folder())
+    _sweep(cache, int(time.time() // 60))
+    folder = cache / f"{OWN}{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
     return folder
+
+
+@lru_cache(1)
+def _sweep(cache: Path, minute: int) -> None:
+    """Delete old folders of `new_folder`, once in a minute.
+
+    Gradio deletes what it has shown; what a verb wrote for a user who had left by then, or keeps to be saved later, it
+    does not know.
+    """
+    for folder in cache.glob(f"{OWN}*"):
+        with suppress(FileNotFoundError):  # another process was faster
+            if folder.stat().st_mtime < 60 * minute - KEPT:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def draw_again(gan: HFGan, recipe: Any, name: str, *, edited: bool = True) -> SampleOutput | EditOutput:
@@ -322,6 +362,12 @@ def _previews(bank: ModeBank) -> Pictures:
         picture.resize((side, side), Resampling.NEAREST).save(path, compress_level=1)  # every visitor's, so quickly
         shown.append((str(path), f"mode {mode} · {100 * bank.counts[mode].item() / total:.1f} %"))
     return shown
+
+
+def _lasts(shown: Pictures) -> bool:
+    """Whether files that were written for another visitor are all there, and stay for a while."""
+    paths = [Path(path) for path, _ in shown]
+    return all(path.is_file() for path in paths) and time.time() - paths[0].stat().st_mtime < KEPT / 2
 
 
 def _at_psi(gan: HFGan, recipe: Recipe, psi: float) -> list[Drawn]:

@@ -1,0 +1,119 @@
+"""The door of the app: what no verb understands is refused in a sentence, and nobody takes all the room.
+
+Gradio answers much of what is malformed with an empty error or with the status of a broken server, keeps a session for
+every call of a program, and fetches files from wherever a client says; none of that comes through here.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import gradio as gr
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from gradio_client.utils import is_http_url_like
+
+from hfgan.app.studio import MAX_MESSAGE
+
+logger = logging.getLogger(__name__)
+
+MAX_OWN = 8  # requests of one session that wait
+MAX_DIRECT = 16  # calls that go past the queue, at a time
+MAX_DEPTH = 150  # of lists and dicts within one another: a recipe has up to 105
+MAX_SESSIONS = 400  # remembered, the one that was unused for longest goes first; each takes about 0.6 MB
+UNDERSTOOD_BY = "?view=api lists what each verb takes"
+MISUNDERSTOOD = f"this request was not understood: {UNDERSTOOD_BY}"
+BROKEN = "something went wrong here, not through you: try again, or try something else"
+ELSEWHERE = "files are taken as uploads only: nothing is fetched from other servers here"
+DEEP = f"what was given has over {MAX_DEPTH} lists within one another: {UNDERSTOOD_BY}"
+FULL = "too many requests wait here already: try again in a minute"
+OWN = f"{MAX_OWN} of your requests wait here already: try again when one of them is done"
+
+
+class Page(gr.Blocks):
+    """Blocks whose every refusal is a message to who asked."""
+
+    _direct = 0  # calls that go past the queue now
+
+    async def process_api(self, block_fn: Any, *given: Any, session_hash: str | None = None,
+                          event_id: str | None = None, **how: Any) -> dict[str, Any]:  # fmt: skip
+        """As of Gradio; of a call without a session none is kept, as nobody could come back to it."""
+        past = event_id is None and block_fn.queue
+        if past and self._direct >= MAX_DIRECT:
+            raise gr.Error(FULL, print_exception=False)
+        self._direct += past
+        try:
+            return await super().process_api(block_fn, *given, session_hash=session_hash, event_id=event_id, **how)
+        except gr.Error:
+            raise
+        except Exception as error:  # the text of an unforeseen exception is nobody's business
+            logger.exception("a verb failed")
+            raise gr.Error(BROKEN, print_exception=False) from error
+        finally:
+            self._direct -= past
+            if event_id is not None and session_hash == event_id:
+                self.state_holder.session_data.pop(session_hash, None)
+                self.state_holder.time_last_used.pop(session_hash, None)
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *given: Any) -> list[Any]:
+        """As of Gradio; the verb gets only what its components understand."""
+        check(inputs)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *given)
+        except gr.Error as error:  # of a component, which repeats what it was given
+            said = html.escape(str(error.message)[:MAX_MESSAGE], quote=False)
+            raise gr.Error(said, print_exception=False) from None
+        except Exception:
+            raise gr.Error(MISUNDERSTOOD, print_exception=False) from None
+
+    def queue(self, *given: Any, **how: Any) -> Page:
+        """As of Gradio; MAX_OWN of a session can wait, and who cannot is told so in a sentence."""
+        super().queue(*given, **how)
+        queue, push = self._queue, self._queue.push
+
+        async def fair(body: Any, request: Any, username: Any) -> tuple[bool, Any, str]:
+            waiting = (event for line in queue.event_queue_per_concurrency_id.values() for event in line.queue)
+            if body.session_hash and sum(event.session_hash == body.session_hash for event in waiting) >= MAX_OWN:
+                return False, OWN, "queue_full"
+            done, said, state = await push(body, request, username)
+            return done, FULL if state == "queue_full" else said, state
+
+        queue.push = fair
+        return self
+
+
+def check(inputs: Any) -> None:
+    """Refuse what lies too deep to be walked through, and files that are on other servers."""
+    level, depth = [inputs], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise gr.Error(DEEP, print_exception=False)
+        for one in level:
+            if isinstance(one, dict) and isinstance(path := one.get("path"), str) and is_http_url_like(path.strip()):
+                raise gr.Error(ELSEWHERE, print_exception=False)
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level, depth = [one for values in inner for one in values], depth + 1
+
+
+async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    """What a route of Gradio does not expect in a request, such as a verb that there is not."""
+    logger.info("a request was not understood", exc_info=error)
+    return JSONResponse({"detail": MISUNDERSTOOD}, 400)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """What is not of the form of a request; it is not repeated, as it may be long."""
+    first = error.errors()[0]
+    said = html.escape(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:MAX_MESSAGE], quote=False)
+    return JSONResponse({"detail": said}, 422)
+
+
+Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
+HANDLERS: dict[type[Exception], Handler] = {RequestValidationError: _invalid} | dict.fromkeys(
+    (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    _refuse,
+)
