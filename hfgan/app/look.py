@@ -29,7 +29,7 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 .picture .image-container, .upload .image-container { padding: 36px var(--spacing-md) var(--spacing-md); }
 .picture .image-frame, .picture .image-frame img { width: 100%; aspect-ratio: 1; object-fit: contain; }
 .picture .empty { min-height: 110px; padding-top: 36px; }
-#side .empty { aspect-ratio: 1; min-height: 0; }
+#side .empty, #edit-pictures .empty { aspect-ratio: 1; min-height: 0; }  /* nothing moves when a picture comes */
 #gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)); grid-auto-rows: auto; }
 #gallery .grid-wrap { min-height: 0; max-height: none; padding: 36px var(--spacing-md) var(--spacing-md); }
 #gallery .selected { outline: 3px solid var(--body-text-color); }
@@ -56,6 +56,7 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 #modes .selected img, #edit-steps .selected img { outline: 3px solid var(--body-text-color); }
 #modes .selected .caption-label, #edit-steps .selected .caption-label { font-weight: 600; }
 #edit-sources { align-items: center; }
+#edit-pictures { max-width: 640px; }  /* the sliders are seen at the same time */
 #edit-sliders > .form { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr));
   background: var(--block-background-fill); }
 #edit-sliders > .form:not(:has(input)) { display: none; }
