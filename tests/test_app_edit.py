@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
@@ -205,6 +206,26 @@ def test_a_picture_is_taken_from_anywhere(verbs, gan: HFGan, kept, studio) -> No
     again = verbs.take(None, "all", edited.out.recipes[0])
     assert (pixels(again.out.images[0]) == pixels(edited.out.images[0])).all()
     assert editor.tell(again) == "seed 5 · psi 0.7 · smile +2"
+
+
+def test_what_is_edited_or_inverted_is_at_hand_elsewhere(verbs, gan: HFGan, studio, kept) -> None:
+    worked = verbs.turn(verbs.take_seed(None, "all", 3), "all", None, 1.5)
+    for out, given in (
+        (worked.out, verbs.keep(worked)),
+        (gan.edit(kept().found, ()), verbs.keep_inverted("all", kept())),
+    ):
+        file, recipe, _ = given
+        assert (np.asarray(Image.open(file)) == np.asarray(out.images[0])).all()
+        assert images.read_recipe(file) == recipe == out.recipes[0]
+        mixed, told, _ = studio.mix("all", recipe, gan.sample(1, seed=9).recipes[0], "0-3")
+        assert images.read_recipe(mixed) == told
+        assert gan.cutout(draw_again(gan, recipe, "A")).image.size == out.images[0].size
+    for verb, given in ((verbs.keep, (None,)), (verbs.keep_inverted, ("all", None))):
+        with pytest.raises(gr.Error, match=r"nothing is (edited|inverted) yet"):
+            verb(*given)
+    fitted = replace(worked, out=replace(worked.out, recipes=[None]))
+    with pytest.raises(gr.Error, match="no recipe, as noise or weights were fitted"):
+        verbs.keep(fitted)
 
 
 def test_a_slider_begins_with_picture_a(verbs, gan: HFGan, studio) -> None:

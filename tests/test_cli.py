@@ -303,6 +303,21 @@ def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
     assert spent < 0.5, f"{spent:.2f} s of processor time"
 
 
+def test_the_app_is_served_with_its_flags_or_variables(tmp_path: Path, monkeypatch, capsys) -> None:
+    seen = {}
+    monkeypatch.setattr("hfgan.app.serve", lambda names, **how: seen.update(how, names=names))
+    monkeypatch.setenv("HFGAN_PHOTOS", "space-photos.zip")
+    flags = ["--model", "one", "two", "--host", "::", "--port", "7999", "--no-share", "--photos-licence", "CC0"]
+    assert cli.main(["app", *flags, "--counters", str(tmp_path / "counts.json")]) == 0
+    assert seen == {"names": ["one", "two"], "host": "::", "port": 7999, "share": False, "photos": "space-photos.zip",
+                    "licence": "CC0", "counters": tmp_path / "counts.json"}  # fmt: skip
+    monkeypatch.undo()
+    for given, said in ((["--photos", str(tmp_path / "none")], "none"),
+                        (["--counters", str(tmp_path / "no" / "c.json")], "create it first")):  # fmt: skip
+        assert cli.main(["app", "--model", "one", *given]) == 1
+        assert said in error_of(capsys)
+
+
 def test_app_py_is_the_app_command() -> None:
     printed = subprocess.check_output([sys.executable, "app.py", "--help"], cwd=ROOT, text=True)
     assert "--port" in printed
