@@ -142,7 +142,8 @@ def _add_app(commands: Any) -> None:
     parser.add_argument("--model", nargs="+", metavar="MODEL", help="bundled names, folders or Hub ids (all bundled)")
     parser.add_argument("--host", help="address to listen on (127.0.0.1, or GRADIO_SERVER_NAME)")
     parser.add_argument("--port", type=flags.port, help="(the first free one from 7860 on, or GRADIO_SERVER_PORT)")
-    parser.add_argument("--share", action=argparse.BooleanOptionalAction, default=False, help="open a public tunnel")
+    parser.add_argument("--share", type=flags.switch, nargs="?", const=True, default=False, metavar="true|false",
+                        help="open a public tunnel (false)")  # fmt: skip
     parser.add_argument("--photos", metavar="SOURCE", default=os.environ.get("HFGAN_PHOTOS"),
                         help="real ones for a game of guessing: folder, .zip or Hub id (HFGAN_PHOTOS)")  # fmt: skip
     parser.add_argument("--photos-licence", metavar="TEXT", default=os.environ.get("HFGAN_PHOTOS_LICENCE"),

@@ -54,6 +54,13 @@ def mix(text: str) -> tuple[int, str]:
     return int(seed), layers
 
 
+def switch(text: str) -> bool:
+    """true or false."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
 def port(text: str) -> int:
     """The number of a port."""
     if not (text.isdecimal() and 0 < int(text) < 65536):

@@ -83,15 +83,18 @@ def _read_bytes(source: Source) -> bytes:
     return source.read()
 
 
-def size_of(source: Source) -> tuple[int, int]:
-    """Width and height as stored, from the head of a file alone: no pixel is decoded, however many it claims.
+def check_pixels(source: Source, most: int) -> None:
+    """Refuse a picture of more pixels by the head of its file: to decode it takes the memory of all that it claims.
 
     Raises:
-        ValueError: as `read_image`.
+        ValueError: too many, or as `read_image`.
         OSError: the file cannot be read.
     """
     with _decoding(data := _read_bytes(source)):
-        return _open(data).size
+        width, height = _open(data).size
+    if width * height > most:
+        size = f"{width * height / 1e6:.0f} megapixels"
+        raise ValueError(f"it has {size}, at most {most / 1e6:g} are taken here: make it smaller first")
 
 
 def _load(data: bytes) -> tuple[Image.Image, list[str]]:
@@ -100,6 +103,8 @@ def _load(data: bytes) -> tuple[Image.Image, list[str]]:
         pil = _open(data)
         frames, tiles = getattr(pil, "n_frames", 1), str(pil.tile)
         pil.load()
+        if pil.mode in ("P", "PA") and pil.palette is None:
+            raise ValueError("it has no palette")
     notes = [f"first of {frames} frames"] if frames > 1 else []
     return pil, [*notes, "16-bit scaled to 8"] if ";16" in tiles or pil.mode.startswith("I") else notes
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_cut_out_is_said(user: Client, photo, tmp_path: Path, mon
     assert "A is missing" in refused(user, "both", None, name="/cutout_sample")
     monkeypatch.setattr(cutter, "MAX_BATCH_PIXELS", 3000)
     assert "megapixels together" in refused(user, "both", [file["photo.png"]] * 2, name="/cutout_batch")
-    monkeypatch.setattr("hfgan.app.studio.MAX_PIXELS", 1000)
+    monkeypatch.setattr(cutter, "MAX_PIXELS", 1000)
     assert "make it smaller" in refused(user, "both", file["photo.png"], name="/cutout")
 
 

@@ -171,7 +171,7 @@ def test_what_cannot_be_inverted_is_said(user: Client, photo, tmp_path: Path, mo
     assert "cutout" in refused(user, "all", me, "cutout")
     assert "11" in refused(user, "all", me, "everything", None, None, 11)
     assert "201" in refused(user, "all", me, "everything", None, None, 3, 201)
-    monkeypatch.setattr("hfgan.app.studio.MAX_PIXELS", 1000)
+    monkeypatch.setattr("hfgan.app.cutter.MAX_PIXELS", 1000)
     assert "make it smaller" in refused(user, "all", me)
 
 

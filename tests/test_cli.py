@@ -307,11 +307,16 @@ def test_the_app_is_served_with_its_flags_or_variables(tmp_path: Path, monkeypat
     seen = {}
     monkeypatch.setattr("hfgan.app.serve", lambda names, **how: seen.update(how, names=names))
     monkeypatch.setenv("HFGAN_PHOTOS", "space-photos.zip")
-    flags = ["--model", "one", "two", "--host", "::", "--port", "7999", "--no-share", "--photos-licence", "CC0"]
+    flags = ["--model", "one", "two", "--host", "::", "--port", "7999", "--share=false", "--photos-licence", "CC0"]
     assert cli.main(["app", *flags, "--counters", str(tmp_path / "counts.json")]) == 0
     assert seen == {"names": ["one", "two"], "host": "::", "port": 7999, "share": False, "photos": "space-photos.zip",
                     "licence": "CC0", "counters": tmp_path / "counts.json"}  # fmt: skip
+    assert cli.main(["app", "--model", "one", "--share"]) == 0
+    assert seen["share"] is True
     monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        cli.main(["app", "--share", "maybe"])
+    assert "'maybe' is neither true nor false" in capsys.readouterr().err
     for given, said in ((["--photos", str(tmp_path / "none")], "none"),
                         (["--counters", str(tmp_path / "no" / "c.json")], "create it first")):  # fmt: skip
         assert cli.main(["app", "--model", "one", *given]) == 1

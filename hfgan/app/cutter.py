@@ -17,7 +17,7 @@ from PIL.Image import Image, Resampling, fromarray
 from torch.nn import functional as F
 
 from hfgan import images, segmentation
-from hfgan.app.studio import MAX_PIXELS, Studio, check_size, draw_again, new_folder, own_file, refusing
+from hfgan.app.studio import MAX_PIXELS, Studio, draw_again, new_folder, own_file, refusing
 from hfgan.pipeline import HFGan
 from hfgan.recipes import Recipe
 from hfgan.sampling import choose_seeds
@@ -151,6 +151,8 @@ class Cutter:
 
     def background(self, wanted: tuple[str, int]) -> Image:
         """What a model draws around the subject of a seed."""
+        if not wanted:
+            raise gr.Error(MISSING["generated"], print_exception=False)
         model, seed = wanted
         with self._studio.drawing(model) as gan:
             _check_part(gan, "alpha")
@@ -231,7 +233,7 @@ def open_photo(file: str) -> Image:
     """A picture that was uploaded; ValueError says what is wrong with which."""
     path = own_file(file)
     try:
-        check_size(path)
+        images.check_pixels(path, MAX_PIXELS)
         return images.load_image(path)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error

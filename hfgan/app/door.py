@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import gradio as gr
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from gradio.route_utils import FnIndexInferError
 from gradio_client.utils import is_http_url_like
 
 from hfgan.app.studio import MAX_MESSAGE
@@ -67,8 +69,11 @@ class Page(gr.Blocks):
         except gr.Error as error:  # of a component, which repeats what it was given
             said = html.escape(str(error.message)[:MAX_MESSAGE], quote=False)
             raise gr.Error(said, print_exception=False) from None
-        except Exception:
-            raise gr.Error(MISUNDERSTOOD, print_exception=False) from None
+        except Exception as error:
+            place = re.search(r"component at index (\d+)", str(error))
+            label = place and getattr(block_fn.inputs[int(place[1])], "label", None)
+            said = f"this is no value for {label}: {UNDERSTOOD_BY}" if label else MISUNDERSTOOD
+            raise gr.Error(said, print_exception=False) from None
 
     def queue(self, *given: Any, **how: Any) -> Page:
         """As of Gradio; MAX_OWN of a session can wait, and who cannot is told so in a sentence."""
@@ -114,6 +119,16 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 HANDLERS: dict[type[Exception], Handler] = {RequestValidationError: _invalid} | dict.fromkeys(
-    (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    (
+        ArithmeticError,
+        AttributeError,
+        FnIndexInferError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        Exception,
+    ),
     _refuse,
 )

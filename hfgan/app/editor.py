@@ -222,6 +222,8 @@ class Editor:
             The picture as a PNG that carries its recipe, and that recipe.
         """
         with self._studio.drawing(model) as gan:
+            if not isinstance(to, bool):
+                raise ValueError(f"to is {to!r}: expected true or false")
             if (recipe is None) == (latent is None):
                 raise ValueError("give a recipe or a latent, one of the two")
             source = draw_again(gan, recipe, "the picture") if latent is None else _read_latent(gan, latent)
@@ -230,7 +232,8 @@ class Editor:
             where = None if region == "whole" else region
             out = gan.edit(source, _read_edits(gan, edits), layers=layers or None, region=where, to=to)
         path = new_folder() / "edited.png"
-        images.save_png(out.images[0], path, out.recipes[0])
+        with refusing():  # a recipe that is too long
+            images.save_png(out.images[0], path, out.recipes[0])
         return str(path), out.recipes[0]
 
     def _known(self, work: Work) -> list[Direction]:

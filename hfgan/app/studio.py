@@ -142,7 +142,7 @@ class Studio:
         with self.drawing(model) as gan:
             if not picture:
                 raise ValueError("no picture: drop a PNG that HFGan made")
-            check_size(picture)
+            images.check_pixels(picture, MAX_PIXELS)
             out = draw_again(gan, images.read_recipe(picture), "the picture")
         return write_pictures(out)[0]
 
@@ -217,43 +217,47 @@ class Studio:
 
     def num_modes(self, model: str) -> int:
         """Number of modes that a model has; 0 when it has none."""
-        bank = self._models[model][0].modes
+        bank = self._of(model)[0].modes
         return 0 if bank is None else len(bank.counts)
 
     def directions(self, model: str) -> list[Direction]:
         """The directions that a model has; none for one without."""
-        return list(self._models[model][0].directions or ())
+        return list(self._of(model)[0].directions or ())
 
     def has(self, model: str, part: str) -> bool:
         """Whether a model has that part."""
-        return part in self._models[model][0].parts
+        return part in self._of(model)[0].parts
 
     def folder(self, model: str) -> Path | None:
         """Where a model was loaded from; None for one that was not. No user may see it."""
-        return self._models[model][0].folder
+        return self._of(model)[0].folder
 
     def line(self, model: str) -> str:
         """Which weights are loaded, in one line of Markdown."""
-        gan, _ = self._models[model]
+        gan, _ = self._of(model)
         size, kind = gan.generator.config.resolution, {1: "grey", 3: "RGB", 4: "RGBA"}
         channels, dtype = kind[gan.generator.config.img_channels], str(gan.dtype).removeprefix("torch.")
         return f"Loaded: **{model}** · {size} × {size} {channels} · weights `{gan.generator.fingerprint()}` · {dtype}"
 
     def layers(self, model: str) -> tuple[int, int]:
         """Number of layers that styles can be taken over in, and how many of them each resolution has."""
-        generator = self._models[model][0].generator
+        generator = self._of(model)[0].generator
         return generator.num_ws, generator.synthesis.ws_per_size
 
     def classes(self) -> int:
         """The largest number of classes that a model has; 0 when none has any."""
         return max(gan.generator.config.c_dim for gan, _ in self._models.values())
 
+    def _of(self, model: str) -> tuple[HFGan, Lock]:
+        """The model of that name with its lock, or a message to who asked."""
+        if not isinstance(model, str) or model not in self._models:
+            raise gr.Error("no such model here: choose one of " + ", ".join(self._models), print_exception=False)
+        return self._models[model]
+
     @contextmanager
     def drawing(self, model: str) -> Iterator[HFGan]:
         """The model for oneself; what is wrong with a user's request becomes a message to that user."""
-        if model not in self._models:
-            raise gr.Error("no such model here: choose one of " + ", ".join(self._models), print_exception=False)
-        (gan, lock), wanted = self._models[model], waited_for()
+        (gan, lock), wanted = self._of(model), waited_for()
         with refusing(), using(gan, lock) as ready:
             if not wanted():  # others have waited long enough
                 raise gr.Error(LEFT, print_exception=False)
@@ -281,14 +285,6 @@ def own_file(path: str | Path) -> Path:
     if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
         raise gr.Error("this picture is not here any more: draw or upload it again", print_exception=False)
     return file
-
-
-def check_size(picture: images.Source) -> None:
-    """Refuse a picture of over MAX_PIXELS; before it is decoded, as that takes the memory of all that it claims."""
-    width, height = images.size_of(picture)
-    if width * height > MAX_PIXELS:
-        size, most = f"{width * height / 1e6:.0f} megapixels", f"{MAX_PIXELS / 1e6:g}"
-        raise ValueError(f"it has {size}, at most {most} are taken here: make it smaller first")
 
 
 def new_folder() -> Path:
@@ -375,6 +371,7 @@ def _at_psi(gan: HFGan, recipe: Recipe, psi: float) -> list[Drawn]:
     return write_pictures(gan.replay(recipe | {"truncation_psi": psi}), f"-psi{psi:g}")
 
 
+@refusing()
 def write_pictures(out: SampleOutput | EditOutput, suffix: str = "") -> list[Drawn]:
     """PNG files with their recipes; `suffix` ends the names of what would be called alike."""
     folder = new_folder()
