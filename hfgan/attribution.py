@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL.Image import Image
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from hfgan.images import Source, load_image, pil_to_pixels, resize_square, to_image, to_pil, with_channels
@@ -42,6 +40,7 @@ from hfgan.refinement import (
     descend,
     falling,
     in_float32,
+    one_core,
     stored_noise,
 )
 from hfgan.sampling import broadcast
@@ -52,7 +51,6 @@ STEPS = 60  # of Adam
 RATE = 0.1  # of Adam at first, in deviations of w
 PSIS = ("1", "0.7")  # truncations of the samples
 LEAST = 100  # samples at each psi, and photos
-SINGLE = 128  # px up to which one picture takes one core: a second brings little, and waits wherever others work
 DRAWS, TAIL = 500, 0.025  # of the bootstrap, and what its interval leaves out on each side
 ENOUGH = 10.0  # likelihood ratio from which on evidence is spoken of: the lower end of its interval
 LIMITS = """Saving as JPEG, resizing, cropping, editing, style mixing, fresh noise and fine-tuned or other checkpoints
@@ -268,7 +266,7 @@ def attribute(
     """
     calibration.check(Protocol.of(generator, encoder, net))
     image = see(photo, generator)
-    with threadpool_limits(1) if generator.config.resolution <= SINGLE else nullcontext():
+    with one_core(image):
         found = redraw(generator, encoder, image, net=net, keep_going=keep_going)
     if len(found.errors) <= STEPS:
         return None

@@ -12,10 +12,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,6 +32,7 @@ PERCEPTUAL_WEIGHT = 0.8  # as pSp and all that follow it
 SEEN_SIZES = (64, 256)  # px: the perceptual network sees smaller images enlarged and larger ones reduced
 BETAS = (0.5, 0.8)  # of Adam: with a short memory 50 steps come a fifth farther than with the usual one
 NOISE_RATE = 0.1  # of Adam, at first
+SINGLE = 128  # px up to which the search for one picture takes one core
 NOISE_WEIGHT = 0.1  # of the autocorrelation: pixels halve their error, and the noise keeps its deviation
 
 KeepGoing = Callable[["Step"], bool]
@@ -199,6 +202,12 @@ def descend(
     return Refined(best.w_plus.detach(), noise, torch.stack(errors))
 
 
+def one_core(image: Tensor) -> AbstractContextManager:
+    """Search for small pictures on one core of the CPU: a second brings little, and waits wherever others work."""
+    small = image.device.type == "cpu" and image.numel() <= 3 * SINGLE**2
+    return threadpool_limits(1) if small else nullcontext()
+
+
 @torch.no_grad()
 def _better(a: Trial, b: Trial) -> Trial:
     """Of each sample the trial with the lower score; b if they are equal."""
@@ -256,7 +265,8 @@ def refine(
         return Trial(here, None, drawn, error, loss, score=loss)
 
     adam = torch.optim.Adam([moved], betas=BETAS)
-    found = descend(adam, attempt, lambda time: lr * falling(time), steps, report)
+    with one_core(target.image):
+        found = descend(adam, attempt, lambda time: lr * falling(time), steps, report)
     if not noise_steps or report.stopped:
         return found
     after = refine_noise(synthesis, found.w_plus, target, noise_steps, report)
