@@ -16,6 +16,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from hfgan import __version__
 from hfgan.attribution import FILE as ATTRIBUTION
+from hfgan.attribution import Calibration
 from hfgan.cards import Heritage, heritage, minimal_card
 from hfgan.models.alpha import AlphaModel, AlphaNetwork
 from hfgan.models.banks import ModeBank
@@ -204,7 +205,8 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
     ) -> None:
         """Write every part, the index, and a minimal model card unless the folder has a card.
 
-        That card keeps the licence of the model that this was loaded from, and its section about the origin.
+        That card keeps the licence of the model that this was loaded from, and its section about the origin; the
+        calibration of attribution comes along where it is of the same generator.
 
         Args:
             directory: Folder, made where needed.
@@ -219,6 +221,11 @@ class PartsPipeline(DiffusionPipeline):  # type: ignore[misc]
         write_json(folder / INDEX, head | classes)
         if not (folder / CARD).exists():
             write_atomic(folder / CARD, minimal_card(self.parts, self.name, self.inherited).encode())
+        own = self.folder and self.folder / ATTRIBUTION
+        if own and own.is_file() and not (folder / ATTRIBUTION).exists():
+            calibration = Calibration.read(own)
+            if calibration.protocol.generator == self.generator.fingerprint():  # it tells nothing of another one
+                calibration.save(folder / ATTRIBUTION)
 
     def push_to_hub(
         self,

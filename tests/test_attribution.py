@@ -310,3 +310,15 @@ def test_a_calibration_is_downloaded_with_its_model(monkeypatch, tmp_path: Path)
     monkeypatch.setattr("hfgan.parts.fetch_folder", lambda name, files, **_: asked.extend(files) or tmp_path)
     assert HFGan.download("me/my-gan") == tmp_path
     assert FILE in asked
+
+
+def test_a_calibration_is_saved_with_its_own_generator_only(tmp_path: Path) -> None:
+    kept = HFGan.from_pretrained(save_toy(tmp_path / "kept", encoder=True), dtype="float32")
+    known = calibration(Protocol.of(kept.generator, kept.encoder, load_perceptual()))
+    known.save(tmp_path / "kept" / FILE)
+    kept.save_pretrained(tmp_path / "copy")
+    assert Calibration.read(tmp_path / "copy" / FILE) == known
+    with torch.no_grad():
+        kept.generator.mapping.w_avg.add_(1)
+    kept.save_pretrained(tmp_path / "trained")
+    assert not (tmp_path / "trained" / FILE).exists()
