@@ -19,7 +19,7 @@ from PIL import Image
 from toy import save_toy
 
 from hfgan import HFGan, app
-from hfgan.app import attribute, gpu, inverter
+from hfgan.app import attribute, gpu, searching
 from hfgan.app.card import card
 from hfgan.app.studio import Studio
 from hfgan.attribution import FILE, LIMITS, STEPS, Calibration, Protocol, sentence
@@ -93,8 +93,8 @@ def upload(cache: Path, tmp_path: Path) -> Callable[[Path], str]:
 @pytest.fixture
 def slowly(monkeypatch) -> None:
     """Steps that one can get in between."""
-    told = inverter.Search.__call__
-    monkeypatch.setattr(inverter.Search, "__call__", lambda *a: time.sleep(0.01) or told(*a))
+    told = searching.Search.__call__
+    monkeypatch.setattr(searching.Search, "__call__", lambda *a: time.sleep(0.01) or told(*a))
 
 
 def refused(user: Client, *arguments: object) -> str:
@@ -128,7 +128,7 @@ def test_what_cannot_be_checked_is_said(user: Client, sample: Path, tmp_path: Pa
     assert "belongs to another generator" in refused(user, "other", picture)
     assert "the calibration of damaged cannot be read" in refused(user, "damaged", picture)
     assert "plain cannot check pictures: it has no calibration, `accelerate" in refused(user, "plain", picture)
-    monkeypatch.setattr(inverter, "MAX_SECONDS", 0)
+    monkeypatch.setattr(searching, "MAX_SECONDS", 0)
     assert "took too long" in refused(user, "toy_a", picture)
 
 
@@ -142,7 +142,7 @@ def test_no_other_file_of_the_server_is_read(user: Client, address: str, sample:
 
 
 def test_a_search_shows_itself_and_ends_with_a_sentence(verbs, upload, sample: Path, slowly) -> None:
-    *previews, (seen, drawn, line, chart) = verbs.check(verbs.begin(), "toy_a", upload(sample))
+    *previews, (seen, drawn, line, chart) = verbs.check(verbs.searches.begin(), "toy_a", upload(sample))
     assert len(previews) >= 3
     for skipped, preview, told, nothing in previews:
         assert skipped == gr.skip()
@@ -156,30 +156,30 @@ def test_a_search_shows_itself_and_ends_with_a_sentence(verbs, upload, sample: P
     assert chart.count("M") == 200 + 120
     assert "this picture" in chart
     assert "nan" not in chart
-    assert list(Path(verbs._wanted.name).iterdir()) == []
+    assert list(Path(verbs.searches._wanted.name).iterdir()) == []
 
 
 def test_stop_ends_ones_own_search_and_nothing_is_said(verbs, upload, sample: Path, slowly) -> None:
-    tokens = [verbs.begin(), verbs.begin()]
+    tokens = [verbs.searches.begin(), verbs.searches.begin()]
     first = verbs.check(tokens[0], "toy_a", upload(sample))
     next(first)
     for other in (tokens[1], "guess", "../" + tokens[1], "", None):
-        verbs.stop(other)
+        verbs.searches.stop(other)
     *_, (_, _, line, _) = first
     assert "percentile" in line
-    token = verbs.begin()
+    token = verbs.searches.begin()
     second = verbs.check(token, "toy_a", upload(sample))
     next(second)
-    verbs.stop(token)
+    verbs.searches.stop(token)
     *_, (_, _, line, chart) = second
     assert (line, chart) == (attribute.STOPPED, "")
-    third = verbs.check(verbs.begin(), "toy_a", upload(sample))
+    third = verbs.check(verbs.searches.begin(), "toy_a", upload(sample))
     next(third)
     third.close()
     with verbs._studio.drawing("toy_a"):
-        assert list(Path(verbs._wanted.name).iterdir()) == [], "nobody waited for it any more"
+        assert list(Path(verbs.searches._wanted.name).iterdir()) == [], "nobody waited for it any more"
     with pytest.raises(gr.Error, match="no calibration"):
-        list(verbs.check(verbs.begin(), "plain", upload(sample)))
+        list(verbs.check(verbs.searches.begin(), "plain", upload(sample)))
 
 
 def test_what_is_offered(studio, monkeypatch) -> None:

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from toy import save_toy
 
 from hfgan import HFGan, app, images
-from hfgan.app import gpu, invert, inverter
+from hfgan.app import gpu, invert, inverter, searching
 from hfgan.app.studio import Studio
 
 BOX = (0.2, 0.1, 0.8, 0.9)
@@ -62,8 +62,8 @@ def upload(cache: Path, tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def slowly(monkeypatch) -> None:
     """Steps of refinement that one can get in between."""
-    told = inverter.Search.__call__
-    monkeypatch.setattr(inverter.Search, "__call__", lambda *a: time.sleep(0.01) or told(*a))
+    told = searching.Search.__call__
+    monkeypatch.setattr(searching.Search, "__call__", lambda *a: time.sleep(0.01) or told(*a))
 
 
 def pixels(source: str | Path | Image.Image) -> np.ndarray:
@@ -250,9 +250,9 @@ def test_what_is_missing_is_said(verbs, upload, photo) -> None:
         with pytest.raises(app.gr.Error, match=said):
             verbs.find("all", *question)
         with pytest.raises(app.gr.Error, match=said):
-            list(verbs.refine(verbs.begin(), "all", 10, *question))
+            list(verbs.refine(verbs.searches.begin(), "all", 10, *question))
     with pytest.raises(app.gr.Error, match="no encoder"):
-        list(verbs.refine(verbs.begin(), "plain", 10, *asked(path)))
+        list(verbs.refine(verbs.searches.begin(), "plain", 10, *asked(path)))
     with pytest.raises(app.gr.Error, match="press Invert first"):
         verbs.export("picture", None)
     assert verbs.paper(None) is None
@@ -260,14 +260,14 @@ def test_what_is_missing_is_said(verbs, upload, photo) -> None:
     Path(path).unlink()
     with pytest.raises(app.gr.Error, match="upload it again"):
         verbs.export("pasted", kept)
-    assert list(Path(verbs._wanted.name).iterdir()) == []
+    assert list(Path(verbs.searches._wanted.name).iterdir()) == []
 
 
 # ---------------------------------------------------------------- a search is its page's alone
 
 
 def test_a_refinement_shows_itself_and_ends_with_the_best(verbs, gan: HFGan, upload, photo, slowly) -> None:
-    path, token = upload(photo()), verbs.begin()
+    path, token = upload(photo()), verbs.searches.begin()
     *previews, (kept, _, _, _, strip, line) = verbs.refine(token, "all", 40, *asked(path, "box"))
     assert len(previews) >= 3
     for _, (before, after), *_, told in previews:
@@ -276,23 +276,23 @@ def test_a_refinement_shows_itself_and_ends_with_the_best(verbs, gan: HFGan, upl
     assert torch.allclose(kept.found.w_plus, gan.invert(path, BOX, refine=40).w_plus, atol=1e-4)
     assert strip[-1][1] == "refined"
     assert "40 of 40 steps" in line
-    assert list(Path(verbs._wanted.name).iterdir()) == []
+    assert list(Path(verbs.searches._wanted.name).iterdir()) == []
 
 
 def test_stop_ends_ones_own_search_and_no_other(verbs, upload, photo, slowly) -> None:
     path = upload(photo())
-    tokens = [verbs.begin(), verbs.begin()]
+    tokens = [verbs.searches.begin(), verbs.searches.begin()]
     assert len(set(tokens)) == 2
     first = verbs.refine(tokens[0], "all", 60, *asked(path))
     next(first)
     for other in (tokens[1], "guess", "../" + tokens[1], "", None):
-        verbs.stop(other)
+        verbs.searches.stop(other)
     (*_, (kept, *_)) = first
     assert kept.taken == 60
-    token = verbs.begin()
+    token = verbs.searches.begin()
     second = verbs.refine(token, "all", 200, *asked(path))
     next(second)
-    verbs.stop(token)
+    verbs.searches.stop(token)
     (*_, (kept, *_, line)) = second
     assert 5 <= kept.taken < 200
     assert f"{kept.taken} of 200 steps" in line
@@ -300,17 +300,17 @@ def test_stop_ends_ones_own_search_and_no_other(verbs, upload, photo, slowly) ->
 
 
 def test_a_search_that_nobody_waits_for_ends_and_frees_the_model(verbs, upload, photo, slowly) -> None:
-    search = verbs.refine(verbs.begin(), "all", 200, *asked(upload(photo())))
+    search = verbs.refine(verbs.searches.begin(), "all", 200, *asked(upload(photo())))
     next(search)
     start = time.monotonic()
     search.close()
     assert time.monotonic() - start < 1.5, "two seconds of steps are left"
     with verbs._studio.drawing("all"):
-        assert list(Path(verbs._wanted.name).iterdir()) == []
+        assert list(Path(verbs.searches._wanted.name).iterdir()) == []
 
 
 def test_a_search_takes_no_longer_than_it_may(verbs, upload, photo, monkeypatch) -> None:
-    monkeypatch.setattr(inverter, "MAX_SECONDS", 0)
+    monkeypatch.setattr(searching, "MAX_SECONDS", 0)
     *_, numbers = verbs.invert("all", upload(photo()), refine=100)
     assert numbers["refined"] == 1
 

@@ -14,7 +14,7 @@ from test_browser import PHONE, download, fill_in, open_tab, overflow, wait_for
 from toy import save_toy
 
 from hfgan import HFGan
-from hfgan.app import inverter
+from hfgan.app import searching
 
 browser, serve, visit = test_browser.browser, test_browser.serve, test_browser.visit
 DONE = r"distance inside 0\.\d+"
@@ -32,8 +32,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, HFGan]:
 @pytest.fixture
 def slowly(monkeypatch) -> None:
     """Steps of refinement that one can get in between."""
-    told = inverter.Search.__call__
-    monkeypatch.setattr(inverter.Search, "__call__", lambda *a: time.sleep(0.03) or told(*a))
+    told = searching.Search.__call__
+    monkeypatch.setattr(searching.Search, "__call__", lambda *a: time.sleep(0.03) or told(*a))
 
 
 def give(page, path: Path) -> None:

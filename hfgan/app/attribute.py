@@ -5,13 +5,8 @@ A search shows itself while it goes on, and ends early when its own page asks fo
 
 from __future__ import annotations
 
-import queue
-import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -20,10 +15,10 @@ from gradio.components import Component
 
 from hfgan import images
 from hfgan.app.card import QUICK, Card
-from hfgan.app.cutout import AIMING, HERE
 from hfgan.app.cutter import open_photo
 from hfgan.app.gpu import on_gpu
-from hfgan.app.inverter import Search, enlarge, write_preview
+from hfgan.app.inverter import enlarge, write_preview
+from hfgan.app.searching import Search, Searches, press
 from hfgan.app.studio import Studio, new_folder, refusing
 from hfgan.app.upload import take, upload
 from hfgan.app.waiting import waited_for
@@ -37,7 +32,7 @@ SEARCHING = {"concurrency_id": "attributing", "concurrency_limit": 1}  # takes l
 ABOUT = "Checks a picture against **{model}**, by redrawing it. Its middle square is seen."
 UNABLE = f"**{{model}}** cannot check pictures: it has no calibration, {CALIBRATE}."
 STOPPED = "Stopped, or it took too long: nothing can be said of a search that was cut short."
-NOTHING = "Nothing is checked yet"
+NOTHING = "Nothing is checked yet: drop a picture, or try picture A, and press *Check*"
 WIDTH, ROW, LEFT = 360, 30, 78  # of the chart, of its two rows, and where they begin [px]
 
 Shown = tuple[Any, Any, str, str]  # files of the picture as the model sees it, and redrawn; a sentence; a chart
@@ -47,8 +42,7 @@ class Attributor:
     """The verbs of the tab, on the models and with the locks of a studio."""
 
     def __init__(self, studio: Studio) -> None:
-        self._studio = studio
-        self._wanted = TemporaryDirectory(prefix="hfgan-")  # a file for each search that is to go on, by its token
+        self._studio, self.searches = studio, Searches()
 
     def attribute(self, model: str, photo: str | None) -> tuple[str, str, str, dict[str, Any]]:
         """Check whether a model may have made a picture, by how closely it redraws it with one latent.
@@ -76,29 +70,11 @@ class Attributor:
                                                           "likelihood_ratio", "interval")}  # fmt: skip
         return sentence(found, plain(model)), *files, numbers | {"limits": LIMITS}
 
-    def begin(self) -> str:
-        """A token for a search that nobody can guess; it lives in the state of a page, on the server."""
-        token = secrets.token_urlsafe(16)
-        self._file(token).touch()
-        return token
-
-    def stop(self, token: str | None) -> None:
-        """End the search of that token, if there still is one."""
-        if token:
-            self._file(token).unlink(missing_ok=True)
-
     def check(self, token: str | None, model: str, photo: str | None) -> Iterator[Shown]:
         """Check a picture, after previews of what is drawn on the way."""
-        search = Search(STEPS, self._file(str(token)).exists)
-        with ThreadPoolExecutor(1) as pool:
-            try:
-                work = pool.submit(self._find, model, photo, search)
-                while not work.done():
-                    with suppress(queue.Empty):
-                        yield _progress(search.steps.get(timeout=0.1))
-                found, calibration = work.result()
-            finally:  # also where nobody waits for it any more
-                self.stop(token)
+        found, calibration = yield from self.searches.follow(
+            token, STEPS, partial(self._find, model, photo), _progress
+        )
         yield (gr.skip(), gr.skip(), STOPPED, "") if found is None else _show(found, calibration, model)
 
     def _find(
@@ -114,10 +90,6 @@ class Attributor:
             net = load_perceptual().to(gan.device)
             found = attribute(gan.generator, gan.encoder, picture, calibration, net=net, keep_going=keep_going)
         return found, calibration
-
-    def _file(self, token: str) -> Path:
-        """Is there as long as the search of a token is to go on, for every process."""
-        return Path(self._wanted.name) / Path(token).name
 
 
 # ---------------------------------------------------------------- calibrations
@@ -153,7 +125,8 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card) -> None:
         stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="attribute-stop")
     shown = _results()
     gr.Markdown(f"**What it cannot tell.** {LIMITS}", elem_id="attribute-limits", elem_classes="caption")
-    _events(attributor, check, stop, [model, photo], shown)
+    press(attributor.searches, check, stop, attributor.check, [model, photo], shown, seconds=SECONDS, busy=shown[2],
+          line=SEARCHING)  # fmt: skip
     model.change(lambda name: _offer(studio, name), model, [about, check, *shown], **QUICK)
     _api(attributor, model, photo)
 
@@ -168,25 +141,6 @@ def _results() -> list[Component]:
         )  # fmt: skip
     line = gr.Markdown(NOTHING, elem_id="attribute-line")
     return [seen, drawn, line, gr.HTML(elem_id="attribute-chart")]
-
-
-def _events(
-    attributor: Attributor, check: gr.Button, stop: gr.Button, inputs: list[Component], shown: list[Component]
-) -> None:  # fmt: skip
-    """The events of a search, of which a page has one at a time."""
-    token = gr.State()
-
-    def begin() -> tuple[str, gr.Button, gr.Button]:
-        return attributor.begin(), gr.Button(interactive=False), gr.Button(interactive=True)
-
-    def end() -> tuple[gr.Button, gr.Button]:
-        return gr.Button(interactive=True), gr.Button(interactive=False)
-
-    begun = check.click(begin, None, [token, check, stop], **AIMING)
-    found = begun.success(on_gpu(attributor.check, SECONDS), [token, *inputs], shown, show_progress="minimal",
-                          show_progress_on=shown[2], **HERE, **SEARCHING)  # fmt: skip
-    found.then(end, None, [check, stop], **QUICK)
-    stop.click(attributor.stop, token, None, **QUICK)
 
 
 def _api(attributor: Attributor, model: gr.Dropdown, photo: gr.Image) -> None:

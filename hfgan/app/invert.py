@@ -15,16 +15,18 @@ from hfgan.app.cutout import AIMING, FILES_SECONDS, HERE, SAVE, SAVING, Componen
 from hfgan.app.gpu import on_gpu
 from hfgan.app.inverter import LEAST, MAX_STEPS, MOST, NO_ENCODER, PAINTED, PAINTED_SIDE, USUAL, WORDS, Inverter
 from hfgan.app.sample import DRAWING
+from hfgan.app.searching import press
 from hfgan.app.studio import Studio
 from hfgan.app.upload import as_file, take, upload
 
 MATTERS = {"everything": "Everything", "auto": "Found for me", "region": "What I paint",
            "obstacle": "All but what I paint", "box": "A box", "cutout": "From Cut out"}  # fmt: skip
 ABOUT = "What this model draws that is nearest to your photo, in what matters of it. The middle square is seen."
+NONE_YET = "Nothing is inverted yet: drop a photo, or try picture A, and press *Invert*"
 SAID = {"picture": "Picture", "pasted": "In the photo", "latent": "Latent"}
 BOX = {"left": 0.2, "top": 0.1, "right": 0.8, "bottom": 0.9}  # in the order of `HFGan.invert`
 BRUSH = ("rgb(255, 0, 80)", 0.6)  # the photo shows through
-REFINING = HERE | {"concurrency_id": "refining", "concurrency_limit": 1}  # takes long, and waits for the model's lock
+REFINING = {"concurrency_id": "refining", "concurrency_limit": 1}  # takes long, and waits for the model's lock
 TAKE = r"""(region, source, photo, a, old) => {
   const name = (file) => file?.path.split(/[\\/]/).pop();
   const cut = source === "sample" ? a : photo;
@@ -71,7 +73,8 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card) -> Inverting:
     _lay_under(inverter, photo, matters, editor)
     matters.change(update, matters, columns, **QUICK)
     invert.click(on_gpu(inverter.find), [model, *asked], [kept, *shown], show_progress_on=shown[0], **HERE, **DRAWING)
-    _refine(inverter, refine, stop, [model, count, *asked], [kept, *shown])
+    press(inverter.searches, refine, stop, inverter.refine, [model, count, *asked], [kept, *shown],
+          seconds=FILES_SECONDS, busy=shown[0], line=REFINING)  # fmt: skip
     model.change(lambda name: offer(studio, name), model, [notice, matters, invert, refine, cut], **QUICK)
     _api(inverter, model, photo)
     return Inverting(photo, matters, sent, cut, edit, keep, kept)
@@ -155,7 +158,7 @@ def _results() -> Components:
     gr.Markdown("The photo, and slid over it what is drawn", elem_classes="caption")
     slider = gr.ImageSlider(show_label=False, type="filepath", interactive=False, buttons=[], max_height=420,
                             elem_id="inverted")  # fmt: skip
-    line = gr.Markdown("Nothing is inverted yet", elem_id="inverted-line", elem_classes="caption")
+    line = gr.Markdown(NONE_YET, elem_id="inverted-line", elem_classes="caption")
     with gr.Row():
         region, pasted = (
             gr.Image(label=label, type="filepath", interactive=False, buttons=[], alt_text=label, min_width=150,
@@ -202,25 +205,6 @@ def _lay_under(inverter: Inverter, photo: gr.Image, matters: gr.Radio, editor: g
     under.change(inverter.paper, under, editor, show_progress="hidden", **SAVING)
 
 
-def _refine(
-    inverter: Inverter, refine: gr.Button, stop: gr.Button, inputs: Components, outputs: Components
-) -> None:  # fmt: skip
-    """The events of a refinement, of which a page has one at a time."""
-    token = gr.State()
-
-    def begin() -> tuple[str, gr.Button, gr.Button]:
-        return inverter.begin(), gr.Button(interactive=False), gr.Button(interactive=True)
-
-    def end() -> tuple[gr.Button, gr.Button]:
-        return gr.Button(interactive=True), gr.Button(interactive=False)
-
-    begun = refine.click(begin, None, [token, refine, stop], **AIMING)
-    searched = begun.success(on_gpu(inverter.refine, FILES_SECONDS), [token, *inputs], outputs,
-                             show_progress="minimal", show_progress_on=outputs[1], **REFINING)  # fmt: skip
-    searched.then(end, None, [refine, stop], **QUICK)
-    stop.click(inverter.stop, token, None, **QUICK)
-
-
 def _api(inverter: Inverter, model: gr.Dropdown, photo: gr.Image) -> None:
     """What programs call, which want files at full size and no previews; no button does."""
     inputs = [
@@ -232,5 +216,4 @@ def _api(inverter: Inverter, model: gr.Dropdown, photo: gr.Image) -> None:
     ]
     files = [gr.File(label=label, visible=False) for label in ("Picture", "Pasted", "Latent")]
     gr.on([], on_gpu(inverter.invert, FILES_SECONDS), [model, photo, *inputs],
-          [*files, gr.JSON(label="Numbers", visible=False)], api_name="invert", concurrency_id="refining",
-          concurrency_limit=1)  # fmt: skip
+          [*files, gr.JSON(label="Numbers", visible=False)], api_name="invert", **REFINING)  # fmt: skip

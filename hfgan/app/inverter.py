@@ -5,15 +5,11 @@ A refinement shows itself while it goes on, and ends early when its own page ask
 
 from __future__ import annotations
 
-import queue
-import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -23,6 +19,7 @@ from PIL.ImageOps import invert
 from hfgan import images
 from hfgan.alignment import find_alignment
 from hfgan.app.cutter import open_photo
+from hfgan.app.searching import Search, Searches
 from hfgan.app.studio import Studio, new_folder, refusing
 from hfgan.app.waiting import waited_for
 from hfgan.inversion import AUTO, Interest, Inversion
@@ -33,8 +30,6 @@ WORDS = ("everything", "auto", "region", "obstacle", "box")  # what matters, as 
 PAINTED = ("region", "obstacle")  # those that are
 MAX_STEPS = 10  # of the encoder
 LEAST, USUAL, MOST = 10, 50, 200  # steps of refinement
-MAX_SECONDS = 50  # of a refinement, for which nobody else draws with this model
-EVERY = 5  # steps of a refinement to a preview, at least
 SMALL = 1024  # px of the longer side of the photo's copy that the page shows
 CRISP = 256  # px up to which what is drawn is enlarged, pixel by pixel
 PAINTED_SIDE = 512  # px of the longer side of what is painted on
@@ -100,30 +95,11 @@ class Kept:
                 "encoder_steps": len(found.steps), "refined": self.taken, "weights": found.fingerprint}  # fmt: skip
 
 
-class Search:
-    """Is told of each step of a refinement; ends it when it is to end, or its time is over."""
-
-    def __init__(self, count: int, wanted: Callable[[], bool] = lambda: True) -> None:
-        self.count, self.wanted, self.taken, self.end = count, wanted, 0, float("inf")
-        self.steps: queue.Queue[Step] = queue.Queue(1)  # to be shown: the next only when the one before is
-
-    def __call__(self, step: Step) -> bool:
-        """Whether to go on."""
-        if not self.taken:
-            self.end = time.monotonic() + MAX_SECONDS
-        self.taken = step.index
-        if step.index % EVERY == 0:
-            with suppress(queue.Full):
-                self.steps.put_nowait(step)
-        return self.wanted() and time.monotonic() < self.end
-
-
 class Inverter:
     """The verbs of tab Invert, on the models and with the locks of a studio."""
 
     def __init__(self, studio: Studio) -> None:
-        self._studio = studio
-        self._wanted = TemporaryDirectory(prefix="hfgan-")  # a file for each search that is to go on, by its token
+        self._studio, self.searches = studio, Searches()
 
     # ---------------------------------------------------------------- invert
 
@@ -186,41 +162,18 @@ class Inverter:
 
     # ---------------------------------------------------------------- refine
 
-    def begin(self) -> str:
-        """A token for a search that nobody can guess; it lives in the state of a page, on the server."""
-        token = secrets.token_urlsafe(16)
-        self._file(token).touch()
-        return token
-
-    def stop(self, token: str | None) -> None:
-        """End the search of that token, if there still is one."""
-        if token:
-            self._file(token).unlink(missing_ok=True)
-
     def refine(self, token: str | None, model: str, count: int, *asked: Any) -> Iterator[tuple[Any, ...]]:
         """Invert a photo and go on with descent; as `find`, after previews of what is drawn on the way."""
-        search = Search(count, self._file(str(token)).exists)
-        with ThreadPoolExecutor(1) as pool, self._ending(token):
+        try:
             wanted = _understand(*asked)
             before = write_preview(_before(_shrink(wanted.photo)), new_folder() / "before.webp")
-            work = pool.submit(self._find, model, wanted, 0, search)
-            while not work.done():
-                with suppress(queue.Empty):
-                    yield _progress(before, search.steps.get(timeout=0.1))
-            kept = work.result()
+        except Exception:
+            self.searches.stop(token)
+            raise
+        kept = yield from self.searches.follow(
+            token, count, partial(self._find, model, wanted, 0), partial(_progress, before)
+        )
         yield kept, *show(kept)
-
-    @contextmanager
-    def _ending(self, token: str | None) -> Iterator[None]:
-        """End a search with what is inside, also where nobody waits for it any more."""
-        try:
-            yield
-        finally:
-            self.stop(token)
-
-    def _file(self, token: str) -> Path:
-        """Is there as long as the search of a token is to go on, for every process."""
-        return Path(self._wanted.name) / Path(token).name
 
     # ---------------------------------------------------------------- what needs no network
 
