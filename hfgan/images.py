@@ -13,7 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +34,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 GIF_MAX_FPS = 50  # viewers slow a shorter frame down to a tenth of a second
 MAX_RECIPE = 2**20  # characters: more is data, and some readers of PNG stop here
+MAX_COUNTED = 1000  # frames of a TIFF
 MAX_READ = 100  # characters of a value that people read
 
 Source = str | os.PathLike | BinaryIO | bytes
@@ -101,12 +102,25 @@ def _load(data: bytes) -> tuple[Image.Image, list[str]]:
     """The decoded picture as stored, and what decoding left out: later frames, the lower half of 16 bits."""
     with _decoding(data):
         pil = _open(data)
-        frames, tiles = getattr(pil, "n_frames", 1), str(pil.tile)
+        frames, tiles = _count_frames(pil), str(pil.tile)
         pil.load()
         if pil.mode in ("P", "PA") and pil.palette is None:
             raise ValueError("it has no palette")
     notes = [f"first of {frames} frames"] if frames > 1 else []
     return pil, [*notes, "16-bit scaled to 8"] if ";16" in tiles or pil.mode.startswith("I") else notes
+
+
+def _count_frames(pil: Image.Image) -> int:
+    """How many frames a picture has, of a TIFF up to MAX_COUNTED: Pillow takes quadratic time to find its last one."""
+    if pil.format != "TIFF":
+        return getattr(pil, "n_frames", 1)
+    count = 1
+    with suppress(EOFError):
+        while count < MAX_COUNTED:
+            pil.seek(count)
+            count += 1
+    pil.seek(0)
+    return count
 
 
 @contextmanager

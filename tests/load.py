@@ -170,6 +170,8 @@ class User:
             if leaving == "cancel":
                 await self._send("POST", "cancel", json=body | {"event_id": event})
             self._check(leaving is not None, f"{verb}: no answer in {PATIENCE} s")
+            if leaving == "close":  # as a page that is opened again has another session
+                self.session, self.recipe = f"user{self.number:04d}-{self.count}", None
             self.report.cancelled[str(leaving)] += 1
             raise Left from None
         if not answer["success"]:

@@ -38,7 +38,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 
 def test_a_model_is_told_by_its_card_and_its_parts(studio: Studio) -> None:
     told = about.tell(studio, "told")
-    assert told.startswith("### told\nDraws &lt;b&gt;things&lt;/b&gt;.\nNever people.\n")
+    assert told.startswith("## told\nDraws &lt;b&gt;things&lt;/b&gt;.\nNever people.\n")
     assert told.endswith("It inverts photos, cuts out what it draws, cuts out photos. Licence: cc-by-4.0.")
 
 
@@ -60,7 +60,7 @@ def test_bundled_cards_are_told_in_their_own_first_words() -> None:
     cards = Path(__file__).parents[1] / "model_cards"
     for name, first in (("hfaces-64", "A 64 x 64 StyleGAN2 that draws"), ("flowers-64", "A 64 x 64 StyleGAN2")):
         studio = Studio({name: HFGan.from_pretrained(cards / name)})
-        assert about.tell(studio, name).startswith(f"### {name}\n{first}")
+        assert about.tell(studio, name).startswith(f"## {name}\n{first}")
 
 
 def test_files_are_deleted_when_the_page_says() -> None:

@@ -14,6 +14,7 @@ import gradio as gr
 import httpx
 import load
 import pytest
+from gradio.route_utils import delete_files_created_by_app
 from gradio_client import Client
 from test_api import NAME
 from test_api import load as load_models
@@ -244,17 +245,53 @@ def test_a_call_without_a_session_leaves_none_behind(http: httpx.Client, page) -
     assert page.state_holder.capacity == door.MAX_SESSIONS
 
 
+def test_nothing_of_what_a_page_shows_is_kept_or_can_be_linked_to(http: httpx.Client, page, cache: Path) -> None:
+    asker = Asker(http, "shown")
+    asker.join("sample", *SAMPLE)
+    asker.wait()
+    settle(page)
+    assert page.state_holder.session_data["shown"].config_values == {}
+    link = http.get("deep_link", params={"session_hash": "shown"}).json()
+    assert (cache / "deep_links" / link / "state.json").read_text() == "[]"
+
+
+def test_it_is_not_kept_who_asked_for_what(http: httpx.Client, page) -> None:
+    asker = Asker(http, "watched")
+    asker.join("sample", *SAMPLE)
+    asker.wait()
+    settle(page)
+    assert page._queue.event_analytics == {}
+    assert http.get("../monitoring/summary").status_code == 403
+
+
 def test_folders_of_ones_own_are_deleted_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     folders = {name: tmp_path / name for name in ("hfgan-old", "hfgan-young", "of another program")}
     for name, folder in folders.items():
         folder.mkdir()
         (folder / "photo.png").write_bytes(b"x")
-        age = time.time() - studio.KEPT + (600 if name == "hfgan-young" else -600)
+        age = time.time() - studio.KEPT - 2 * studio.TIDY + (100 if name == "hfgan-young" else -100)
         os.utime(folder, (age, age))
     studio._sweep.cache_clear()
     made = studio.new_folder()
     assert {path.name for path in tmp_path.iterdir()} == {"hfgan-young", "of another program", made.name}
+
+
+def test_nobody_can_have_gradio_delete_nothing_any_more(http: httpx.Client, page, cache: Path) -> None:
+    asker, folder = Asker(http, "folder"), cache / "folder"
+    folder.mkdir()
+    assert asker.join("cutout", {"path": str(folder)} | load.FILE).status_code == 200
+    asker.wait()
+    path = Path(http.post("upload", files={"files": ("me.png", b"x")}).json()[0])
+    assert path.is_file()
+    assert not any(str(folder) in files for files in page.temp_file_sets)
+    delete_files_created_by_app(page, None)
+    assert not path.exists()
+    assert all(isinstance(files, door.Files) for files in page.temp_file_sets)
+    growing = door.Files("a")
+    for name in growing:  # as another thread would
+        growing.add(name + "b")
+    assert growing == {"a", "ab"}
 
 
 def test_previews_of_modes_are_written_once(models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

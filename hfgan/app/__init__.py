@@ -17,16 +17,15 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 
 from hfgan import guessing
-from hfgan.app import gpu, listing, look, sample
+from hfgan.app import door, gpu, listing, look, sample
 from hfgan.app.card import QUICK
 from hfgan.app.counters import Counters
 from hfgan.app.page import lay_out
-from hfgan.app.studio import Studio
+from hfgan.app.studio import KEPT, TIDY, Studio
 from hfgan.pipeline import HFGan
 
 MAX_UPLOAD = "20mb"  # the photo of a phone has up to twelve
 MAX_WAITING = 64  # events in the queue before a user is asked to come back
-KEPT = 3600  # seconds for which a picture stays on the server
 
 
 def build(
@@ -40,7 +39,7 @@ def build(
         counters: Where results of that game are added by those who want to; None for in memory.
     """
     studio = Studio(models)
-    with gr.Blocks(title=look.TITLE, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+    with door.Page(title=look.TITLE, analytics_enabled=False, delete_cache=(TIDY, KEPT)) as page:
         gr.Markdown(look.INTRODUCTION, elem_id="introduction")
         with gr.Row(elem_id="loaded"):
             model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1, filterable=False, scale=0,
@@ -71,6 +70,9 @@ def launch(page: gr.Blocks, **options: Any) -> str:
         run_history=False,
         ssr_mode=False,
         max_file_size=MAX_UPLOAD,
+        state_session_capacity=door.MAX_SESSIONS,
+        enable_monitoring=False,
+        app_kwargs={"exception_handlers": door.HANDLERS},
         mcp_server=find_spec("mcp") is not None,  # what a Space has
         **options,
     )

@@ -23,7 +23,7 @@ from hfgan.recipes import Recipe
 from hfgan.sampling import choose_seeds
 from hfgan.segmentation import Cutout
 
-MAX_BATCH_PIXELS = 100_000_000  # of all photos of a batch
+MAX_FILES, MAX_BATCH_PIXELS = 100, 100_000_000  # photos of a batch, and pixels of all of them
 PREVIEW = 512  # px of the longer side
 MAX_FEATHER = 20  # px
 EXPORTS = segmentation.KINDS | {"rgba": "-cutout", "composite": "-background"}  # and what ends their files' names
@@ -118,7 +118,7 @@ class Cutter:
 
         Args:
             model: Name of a loaded model, one with a matting network.
-            photos: Files of at most 25 megapixels, 100 megapixels together.
+            photos: Up to 100 files of at most 25 megapixels, 100 megapixels together.
             kinds: What to make of each: rgba, mask, alpha16 (alpha in 16 bits), trimap, overlay.
             threshold: Alpha from here on is 1, below it 0; 0 keeps it soft.
             feather: Softens the edge by so many pixels, 0 to 20.
@@ -131,6 +131,8 @@ class Cutter:
         with refusing():
             if not photos or not kinds:
                 raise ValueError(f"no {'kinds' if photos else 'photos'}: choose one or more")
+            if len(photos) > MAX_FILES:
+                raise ValueError(f"these are {len(photos)} photos: at most {MAX_FILES} are cut out at a time")
             cuts, left = [], MAX_BATCH_PIXELS
             for photo in photos:
                 cuts.append(_finish(self._cut_photo(model, photo, left), threshold, feather, largest, invert))

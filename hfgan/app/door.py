@@ -9,7 +9,9 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,16 +19,17 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
+from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 
-from hfgan.app.studio import MAX_MESSAGE
+from hfgan.app.studio import GONE, MAX_MESSAGE
 
 logger = logging.getLogger(__name__)
 
 MAX_OWN = 8  # requests of one session that wait
 MAX_DIRECT = 16  # calls that go past the queue, at a time
 MAX_DEPTH = 150  # of lists and dicts within one another: a recipe has up to 105
-MAX_SESSIONS = 400  # remembered, the one that was unused for longest goes first; each takes about 0.6 MB
+MAX_SESSIONS = 1000  # remembered; beyond that the one goes that was unused for longest
 UNDERSTOOD_BY = "?view=api lists what each verb takes"
 MISUNDERSTOOD = f"this request was not understood: {UNDERSTOOD_BY}"
 BROKEN = "something went wrong here, not through you: try again, or try something else"
@@ -43,7 +46,7 @@ class Page(gr.Blocks):
 
     async def process_api(self, block_fn: Any, *given: Any, session_hash: str | None = None,
                           event_id: str | None = None, **how: Any) -> dict[str, Any]:  # fmt: skip
-        """As of Gradio; of a call without a session none is kept, as nobody could come back to it."""
+        """As of Gradio; of a session only states are kept, and of a call without one nothing."""
         past = event_id is None and block_fn.queue
         if past and self._direct >= MAX_DIRECT:
             raise gr.Error(FULL, print_exception=False)
@@ -57,6 +60,8 @@ class Page(gr.Blocks):
             raise gr.Error(BROKEN, print_exception=False) from error
         finally:
             self._direct -= past
+            if how.get("state") is not None:  # what the page shows: 0.6 MB, which only links to it would need
+                how["state"].config_values = {}
             if event_id is not None and session_hash == event_id:
                 self.state_holder.session_data.pop(session_hash, None)
                 self.state_holder.time_last_used.pop(session_hash, None)
@@ -88,20 +93,46 @@ class Page(gr.Blocks):
             return done, FULL if state == "queue_full" else said, state
 
         queue.push = fair
+        queue.ANALYTICS_MAX_EVENTS = 0  # of who asked for what, gone through after each event and shown to nobody
+        for block in self.blocks.values():
+            block.temp_files = Files(block.temp_files)
+        self.upload_file_set = Files()
+        self.temp_file_sets = [self.upload_file_set, *(block.temp_files for block in self.blocks.values())]
         return self
 
 
+class Files(set):
+    """Names of files that may grow more while Gradio walks through them in another thread, to delete the old ones.
+
+    Else that ends its walks for ever.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        return set.__iter__(self.copy())
+
+
 def check(inputs: Any) -> None:
-    """Refuse what lies too deep to be walked through, and files that are on other servers."""
+    """Refuse what lies too deep to be walked through, and files that are on other servers, or no files."""
     level, depth = [inputs], 0
     while level:
         if depth > MAX_DEPTH:
             raise gr.Error(DEEP, print_exception=False)
         for one in level:
-            if isinstance(one, dict) and isinstance(path := one.get("path"), str) and is_http_url_like(path.strip()):
+            path = one.get("path") if isinstance(one, dict) else None
+            if isinstance(path, str) and is_http_url_like(path.strip()):
                 raise gr.Error(ELSEWHERE, print_exception=False)
+            if isinstance(path, str) and _is_gone(path):
+                raise gr.Error(GONE, print_exception=False)
         inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
         level, depth = [one for values in inner for one in values], depth + 1
+
+
+def _is_gone(path: str) -> bool:
+    """Whether it is no file where uploads are: if it is a folder, Gradio fails to delete that, and then any file."""
+    with suppress(OSError, ValueError):
+        file = Path(path).resolve()
+        return file.is_relative_to(Path(get_upload_folder()).resolve()) and not file.is_file()
+    return False
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
@@ -118,17 +149,16 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
-HANDLERS: dict[type[Exception], Handler] = {RequestValidationError: _invalid} | dict.fromkeys(
-    (
-        ArithmeticError,
-        AttributeError,
-        FnIndexInferError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        Exception,
-    ),
-    _refuse,
+EXPECTED = (
+    ArithmeticError,
+    AttributeError,
+    FnIndexInferError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+HANDLERS: dict[type[Exception], Handler] = {RequestValidationError: _invalid, Exception: _refuse} | dict.fromkeys(
+    EXPECTED, _refuse
 )

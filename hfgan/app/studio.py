@@ -35,8 +35,9 @@ MAX_MIX = 32  # layers taken over in one recipe, one after the other
 MAX_PIXELS = 25_000_000  # of a picture that is uploaded
 MAX_MESSAGE = 400  # characters of an error: recipes come from strangers
 FPS = 16  # frames per second of an animation
-KEPT = 3600  # seconds for which a picture stays on the server
+KEPT, TIDY = 3600, 600  # seconds for which a picture stays here, and from one look for old ones to the next
 OWN = "hfgan-"  # begins the names of folders of our own in Gradio's cache
+GONE = "this picture is not here any more: draw or upload it again"
 LEFT = "nobody waits for this any more: it was not done"
 TRUNCATIONS = ("global", "multimodal", "random", "mode")  # toward the mean, the nearest mode, any mode, a certain one
 MAX_SHOWN = 256  # modes
@@ -283,12 +284,12 @@ def own_file(path: str | Path) -> Path:
     """
     file = Path(path).resolve()
     if not (file.is_relative_to(Path(get_upload_folder()).resolve()) and file.is_file()):
-        raise gr.Error("this picture is not here any more: draw or upload it again", print_exception=False)
+        raise gr.Error(GONE, print_exception=False)
     return file
 
 
 def new_folder() -> Path:
-    """A new folder in Gradio's cache; nobody else can guess its name, and after KEPT seconds it is deleted."""
+    """A new folder in Gradio's cache; nobody else can guess its name, and it is deleted after a while."""
     cache = Path(get_upload_folder())
     _sweep(cache, int(time.time() // 60))
     folder = cache / f"{OWN}{uuid.uuid4().hex}"
@@ -300,12 +301,11 @@ def new_folder() -> Path:
 def _sweep(cache: Path, minute: int) -> None:
     """Delete old folders of `new_folder`, once in a minute.
 
-    Gradio deletes what it has shown; what a verb wrote for a user who had left by then, or keeps to be saved later, it
-    does not know.
+    Gradio deletes files that it has shown; it does not know of those of users who had left by then.
     """
     for folder in cache.glob(f"{OWN}*"):
         with suppress(FileNotFoundError):  # another process was faster
-            if folder.stat().st_mtime < 60 * minute - KEPT:
+            if folder.stat().st_mtime < 60 * minute - KEPT - 2 * TIDY:  # which Gradio has not deleted until then
                 shutil.rmtree(folder, ignore_errors=True)
 
 
