@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -122,6 +125,31 @@ def test_several_photos_become_a_zip(user: Client, gan: HFGan, photo, tmp_path: 
         for kind in kinds:
             wanted = as_python(gan, tmp_path / "two.jpg", tmp_path, kind, **how)
             assert packed.read(f"{kind}/two.png") == wanted
+
+
+def test_a_batch_tells_how_far_it_is_and_ends_when_nobody_waits(
+    user: Client, gan: HFGan, photo, tmp_path: Path, monkeypatch
+) -> None:
+    photo(40, 32).save(tmp_path / "one.png")
+    files, seen, told, go, run = [handle_file(tmp_path / "one.png")] * 20, [], [], Event(), gan.matting.forward
+
+    def slowly(*given: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 3:
+            go.wait(60)
+        return run(*given)
+
+    monkeypatch.setattr(gan.matting, "forward", slowly)
+    job = user.submit("both", files, api_name="/cutout_batch")
+    while not told or told[-1].index < 2:
+        told += job.status().progress_data or []
+        time.sleep(0.02)
+    assert (told[-1].index, told[-1].length, told[-1].unit) == (2, 20, "photos")
+    assert re.fullmatch(r"about \d+ s left", told[-1].desc)
+    job.cancel()
+    go.set()
+    user.predict("both", files[:1], api_name="/cutout_batch")
+    assert len(seen) < 8, "the others were not cut out"
 
 
 def test_what_cannot_be_cut_out_is_said(user: Client, photo, tmp_path: Path, monkeypatch) -> None:

@@ -179,10 +179,13 @@ def _batch(cutter: Cutter, model: gr.Dropdown, photos: gr.File, finish: Componen
     """Several photos to a ZIP."""
     kinds = gr.CheckboxGroup([(SAID[kind], kind) for kind in KINDS], value=["rgba"], label="Files of each photo",
                              elem_id="kinds")  # fmt: skip
-    cut = gr.Button("Cut out all", variant="primary", elem_id="cut-photos")
+    with gr.Row():
+        cut = gr.Button("Cut out all", variant="primary", elem_id="cut-photos")
+        stop = gr.Button("Stop", variant="stop", elem_id="cut-stop")
     packed = gr.File(label="ZIP", interactive=False, height=110, elem_id="zip")
-    cut.click(on_gpu(cutter.cutout_batch, FILES_SECONDS), [model, photos, kinds, *finish], packed,
-              api_name="cutout_batch", **PACKING)  # fmt: skip
+    cutting = cut.click(on_gpu(cutter.cutout_batch, FILES_SECONDS), [model, photos, kinds, *finish], packed,
+                        api_name="cutout_batch", **PACKING)  # fmt: skip
+    stop.click(None, None, None, cancels=cutting, **HERE)
 
 
 def _background(cutter: Cutter, studio: Studio, model: gr.Dropdown) -> tuple[Components, Dependency]:

@@ -5,6 +5,7 @@ The page shows small previews, so that a slider answers at once also for a large
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from hfgan.segmentation import Cutout
 
 MAX_FILES, MAX_BATCH_PIXELS = 100, 100_000_000  # photos of a batch, and pixels of all of them
 PREVIEW = 512  # px of the longer side
+BAR = gr.Progress()
 MAX_FEATHER = 20  # px
 EXPORTS = segmentation.KINDS | {"rgba": "-cutout", "composite": "-background"}  # and what ends their files' names
 BACKGROUNDS = ("transparent", "color", "picture", "blur", "generated")
@@ -113,6 +115,7 @@ class Cutter:
         feather: float = 0,
         largest: bool = False,
         invert: bool = False,
+        progress: gr.Progress = BAR,
     ) -> str:
         """Cut the subjects out of several photos.
 
@@ -124,6 +127,7 @@ class Cutter:
             feather: Softens the edge by so many pixels, 0 to 20.
             largest: Keep the largest part only.
             invert: Keep the background and drop the subject.
+            progress: Where it is told how far this is.
 
         Returns:
             A ZIP of PNG files, with one folder for each kind where there are several.
@@ -133,8 +137,11 @@ class Cutter:
                 raise ValueError(f"no {'kinds' if photos else 'photos'}: choose one or more")
             if len(photos) > MAX_FILES:
                 raise ValueError(f"these are {len(photos)} photos: at most {MAX_FILES} are cut out at a time")
-            cuts, left = [], MAX_BATCH_PIXELS
-            for photo in photos:
+            cuts, left, start = [], MAX_BATCH_PIXELS, time.monotonic()
+            for done, photo in enumerate(photos):
+                each = (time.monotonic() - start) / max(done, 1)
+                said = f"about {each * (len(photos) - done):.0f} s left" if done else "the first"
+                progress((done, len(photos)), desc=said, unit="photos")
                 cuts.append(_finish(self._cut_photo(model, photo, left), threshold, feather, largest, invert))
                 left -= cuts[-1].image.width * cuts[-1].image.height
             path = new_folder() / "cutouts.zip"
