@@ -15,20 +15,20 @@ from hfgan.captions import plain
 HOURS = 2  # until a file is deleted, at the latest
 MAX_CARD = 100_000  # characters that are shown of a card
 ABOUT = f"""
-### Your photos
+## Your photos
 What you upload goes to this server and nowhere else. It serves what you ask for, trains nothing, is seen by nobody
 else, and is deleted within {HOURS} hours, as is all that was drawn for you. Nothing about you is kept. Take photos of
 yourself, or of people who agree.
 
-### What comes out
+## What comes out
 Every picture that is drawn here is synthetic, and its PNG says so and carries the recipe to draw it again.
 A photo that was inverted, cut out or edited shows who was on it: treat it like the photo.
 
-### For programs
+## For programs
 `pip install hfgan`, then `HFGan.from_pretrained(name).sample(4).images`; or every verb of this page over HTTP: press
 *Use via API* at the very bottom. Where the server has it, the same verbs are tools of MCP.
 
-### What this stands on
+## What this stands on
 StyleGAN2 ([1912.04958](https://arxiv.org/abs/1912.04958)) draws, Self-Distilled StyleGAN
 ([2202.12211](https://arxiv.org/abs/2202.12211)) filters raw photos and finds the modes, IntereStyle
 ([2209.10811](https://arxiv.org/abs/2209.10811)) inverts what matters of a photo, Labels4Free
@@ -58,7 +58,7 @@ def tell(studio: Studio, model: str) -> str:
     said = re.search(r"\A(?:\s*#.*\n)?\s*((?:[^\n#!|`<].*\n?)+)", text[len(_front(text)) :])
     first = html.escape(said[1].strip(), quote=False) if said else NO_CARD
     known = f" Licence: {plain(licence[1])}." if licence else ""
-    return f"### {plain(model)}\n{first}\n\nIt {can}.{known}"
+    return f"## {plain(model)}\n{first}\n\nIt {can}.{known}"
 
 
 def read(studio: Studio, model: str) -> str:

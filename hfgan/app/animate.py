@@ -20,8 +20,8 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card, b: Card) -> None:
             draw = gr.Button("Animate", variant="primary", elem_id="animate-draw")
         with gr.Column(scale=2, min_width=150):
             picture = gr.Image(label="Animation", type="filepath", interactive=False, buttons=[],
-                               elem_id="animation", elem_classes="picture")  # fmt: skip
-            gr.Markdown("From A to B and back", elem_classes="caption")
+                               alt_text="Animation", elem_id="animation", elem_classes="picture")  # fmt: skip
+            gr.Markdown("From A to B and back: press *Animate*", elem_classes="caption")
             add_download(picture, "Download")
     draw.click(on_gpu(studio.interpolate), [model, a.recipe, b.recipe, steps, form], picture,
                api_name="interpolate", **DRAWING)  # fmt: skip

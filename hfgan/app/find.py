@@ -19,6 +19,7 @@ HOW = """Think of something that some pictures have, such as a smile. Click once
 on one that has not (−), and leave out what is unclear. The direction is what tells them apart."""
 WHICH = """A model varies much that nobody has named. Number 0 is what it varies most; the strip shows what each does
 to the picture above, which is in its middle. Give it a name, and it gets a slider."""
+NONE_YET = "No picture is marked yet: press *Show pictures*, then some of them"
 NAMES = dict(zip(KINDS, ("What changes the layers most (SeFa)", "What varies most (PCA)"), strict=True))
 DRAWN = HERE | DRAWING
 MARKING = HERE | {"concurrency_limit": None, "show_progress": "hidden"}
@@ -31,7 +32,7 @@ def by_clicks(finder: Finder, model: gr.Dropdown) -> tuple[gr.Button, Components
     more = gr.Button("Show pictures", size="sm", elem_id="find-more")
     gallery = gr.Gallery(label="Pictures to mark", height="auto", object_fit="cover", allow_preview=False, buttons=[],
                          interactive=False, visible=False, elem_id="find-grid", elem_classes="below")  # fmt: skip
-    line = gr.Markdown("No picture is marked yet", elem_id="find-line", elem_classes="caption")
+    line = gr.Markdown(NONE_YET, elem_id="find-line", elem_classes="caption")
     with gr.Row(elem_classes="beside"):
         name = gr.Textbox(label="Name", placeholder="smile", max_lines=1, max_length=64, min_width=160,
                           elem_id="find-name")  # fmt: skip
@@ -39,7 +40,7 @@ def by_clicks(finder: Finder, model: gr.Dropdown) -> tuple[gr.Button, Components
 
     def show(grid: Grid | None) -> tuple[Any, ...]:
         label = "Show pictures" if grid is None else "More pictures"
-        said = "No picture is marked yet" if grid is None else grid.said()
+        said = NONE_YET if grid is None else grid.said()
         return grid, gr.Gallery(grid and grid.shown(), selected_index=None, visible=grid is not None), said, label
 
     def draw(grid: Grid | None, model: str) -> tuple[Any, ...]:
@@ -73,7 +74,7 @@ def by_number(
     show = gr.Button("Show", elem_id="browse-show")
     strip = gr.Gallery(label="What it does", columns=SEEN, height="auto", allow_preview=False, buttons=[],
                        interactive=False, elem_id="browse-strip", elem_classes=["below", "way"])  # fmt: skip
-    line = gr.Markdown("Nothing is shown yet", elem_id="browse-line", elem_classes="caption")
+    line = gr.Markdown("Nothing is shown yet: press *Show*", elem_id="browse-line", elem_classes="caption")
     with gr.Row(elem_classes="beside"):
         name = gr.Textbox(label="Name", placeholder="turns the head", max_lines=1, max_length=64, min_width=160,
                           elem_id="browse-name")  # fmt: skip

@@ -57,12 +57,27 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
 #modes .selected .caption-label, #edit-steps .selected .caption-label { font-weight: 600; }
 #edit-sources { align-items: center; }
 #edit-pictures { max-width: 640px; }  /* the sliders are seen at the same time */
-#edit-sliders > .form { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr));
+#edit-sliders > .form { display: grid; grid-template-columns: repeat(auto-fill, minmax(280px, 1fr));
   background: var(--block-background-fill); }
 #edit-sliders > .form:not(:has(input)) { display: none; }
 .beside { align-items: end; }
 #edit-exports { display: grid; grid-template-columns: repeat(5, 1fr); }
 #film-video { max-width: 320px; }
+@media (min-width: 641px) { :is(#mixed, #animation) .empty { aspect-ratio: 1; } }
+
+/* where the keyboard is, in light and dark; what it reaches is large enough for a finger */
+:is(a, button, input, textarea, summary, [tabindex]):focus-visible {
+  outline: 2px solid var(--body-text-color) !important; outline-offset: 2px; }
+:is(.thumbnail-item, [role="tab"], .upload button, .label-wrap):focus-visible { outline-offset: -3px; }
+input[type="range"] { height: 24px; margin-block: -8px; }
+input[type="range"]:focus-visible { outline-offset: -2px; }
+:is(.icon-button, .upload .icon, .reset-button, .toast-close, .recipe :is(.toggle, .preview),
+  .icon-mode, #paint :is(button, [role="button"])) { min-width: 24px; min-height: 24px; }
+:is(.label-wrap, .settings, .show-api, input[type="number"], .checkbox-container) { min-height: 24px; }
+.prose .token { color: inherit !important; }
+.dark input.subdued { color: var(--neutral-300) !important; }
+.dark :is(.prose a, .download-link) { color: var(--neutral-300); }
+.prose :is(pre, pre code) { white-space: pre-wrap !important; overflow-wrap: anywhere; overflow-x: hidden; }
 
 /* what is marked stands out without its colour, too */
 #find-grid .thumbnail-item:has(img[alt^="+"]), #find-grid .thumbnail-item:has(img[alt^="−"]) { position: relative; }
@@ -91,8 +106,54 @@ button[role="tab"][aria-selected="true"] { color: var(--body-text-color); font-w
   #edit-pictures { position: sticky; top: 0; z-index: 50; background: var(--body-background-fill); }
   .tab-container button { padding: 0 8px; }
   #side { position: static; flex-flow: row nowrap; }
+  #edit-sources > :first-child { flex: 1 1 100%; }
+  footer .divider { display: none; }
 }
 """
+
+# What Gradio leaves out, put in as it draws: names and states for screen readers, and arrow keys between tabs, of
+# which Tab reaches the one that is open.
+SCRIPT = """() => {
+  const LINES = ["line", "a-caption", "b-caption", "mixed-caption", "interest-caption", "inverted-line", "edit-line",
+                 "find-line", "browse-line", "film-line", "guess-told", "guess-progress", "attribute-line"];
+  const each = (selector, change) => document.querySelectorAll(selector).forEach(change);
+  const set = (one, name, value) => one.getAttribute(name) === String(value) || one.setAttribute(name, value);
+  const tabs = () => [...document.querySelectorAll("#tabs [role=tab]")].filter((tab) => tab.offsetParent);
+  let waits = false;
+  function tidy() {
+    waits = false;
+    each(".empty[aria-label]", (one) => set(one, "role", "img"));
+    each(".picture .image-container > button", (one) => set(one, "tabindex", -1));  // does nothing
+    each(".toast-header", (one) => ["role", "tabindex"].forEach((name) => one.removeAttribute(name)));
+    each("[aria-label='common.upload']", (one) => ["aria-label", "title"].forEach((name) => set(one, name, "Upload")));
+    each("fieldset:has(> [data-testid=block-info])", (one) =>
+      set(one, "aria-label", one.querySelector("[data-testid=block-info]").innerText.trim()));
+    each("#tabs [role=tab]", (one) => set(one, "tabindex", one.getAttribute("aria-selected") === "true" ? 0 : -1));
+    each(".thumbnail-item", (one) => {
+      const said = one.querySelector(".caption-label")?.innerText.trim();
+      if (said) set(one, "aria-label", said);
+      set(one, "aria-pressed", one.classList.contains("selected"));
+    });
+    LINES.forEach((id) => document.getElementById(id) && set(document.getElementById(id), "aria-live", "polite"));
+  }
+  const soon = () => { waits ||= requestAnimationFrame(tidy); };
+  new MutationObserver(soon).observe(document.body, {childList: true, subtree: true, characterData: true,
+    attributes: true, attributeFilter: ["class", "aria-selected", "aria-label"]});
+  document.addEventListener("keydown", (event) => {
+    if (event.target.getAttribute("role") !== "tab" || event.ctrlKey || event.altKey || event.metaKey) return;
+    const all = tabs(), last = all.length - 1, at = all.indexOf(event.target);
+    const to = {ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at ? at - 1 : last, Home: 0, End: last}[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    all[to].focus();
+  });
+  soon();
+}"""
+
+HOME = """() => setTimeout(() => {
+  const seen = (what) => [...document.querySelectorAll(`#tabs [role=${what}]`)].filter((one) => one.offsetParent);
+  if (!seen("tabpanel").length) seen("tab")[0]?.click();
+}, 100) && []"""  # the tab that was open may have gone with the model that it was for
 
 
 def theme() -> gr.themes.Base:

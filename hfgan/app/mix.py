@@ -21,7 +21,7 @@ def tab(studio: Studio, model: gr.Dropdown, a: Card, b: Card) -> Card:
             layers = gr.Textbox(choices[1][1], label="Layers", info="The first set the shape, the last the colours",
                                 max_lines=1, max_length=100, elem_id="layers")  # fmt: skip
             draw = gr.Button("Mix", variant="primary", elem_id="mix-draw")
-        mixed = card("Mixed", "A with these layers of B", elem_id="mixed", scale=2)
+        mixed = card("Mixed", "A with these layers of B: press *Mix*", elem_id="mixed", scale=2)
     band.input(None, band, layers, js=COPY, api_visibility="private")
     layers.input(None, layers, band, js=COPY, api_visibility="private")
     model.change(lambda name: offer(*studio.layers(name)), model, [band, layers], api_visibility="private")

@@ -14,14 +14,17 @@ SHOW = """() => {
   document.getElementById("a").scrollIntoView({block: "nearest", behavior: "smooth"});
   return [];
 }"""
+ABOUT = """A lower psi makes pictures more typical: of all that the model draws, or of one of its modes, the kinds that
+it draws most. Press a picture below to make it A."""
 COLUMNS = 4  # of the two galleries side by side
 
 
 def tab(studio: Studio, model: gr.Dropdown, a: Card, sampler: Sampler) -> None:
     """Lay out the tab; its events `sweep` and `compare` are public. A picture that is clicked on becomes A."""
+    gr.Markdown(ABOUT, elem_id="modes-about", elem_classes="caption")
     sweep = gr.Button("Sweep psi of A", variant="primary", elem_id="sweep-draw")
     swept = _both("sweep", len(SWEEP))
-    compare = gr.Button("Side by side: the seeds above", variant="primary", elem_id="compare-draw")
+    compare = gr.Button("Side by side: the seeds of tab Sample", variant="primary", elem_id="compare-draw")
     with gr.Row():
         compared = _both("compare", COLUMNS)
     sweep.click(on_gpu(studio.sweep), [model, a.recipe], swept, api_name="sweep", **DRAWING)
