@@ -11,7 +11,9 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -19,6 +21,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
+from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import get_upload_folder
 from gradio_client.utils import is_http_url_like
 
@@ -29,7 +32,7 @@ logger = logging.getLogger(__name__)
 MAX_OWN = 8  # requests of one session that wait
 MAX_DIRECT = 16  # calls that go past the queue, at a time
 MAX_DEPTH = 150  # of lists and dicts within one another: a recipe has up to 105
-MAX_SESSIONS = 1000  # remembered; beyond that the one goes that was unused for longest
+MAX_SESSIONS = 400  # remembered, about 0.03 MB each; beyond that the one goes that was unused for longest
 UNDERSTOOD_BY = "?view=api lists what each verb takes"
 MISUNDERSTOOD = f"this request was not understood: {UNDERSTOOD_BY}"
 BROKEN = "something went wrong here, not through you: try again, or try something else"
@@ -46,7 +49,7 @@ class Page(gr.Blocks):
 
     async def process_api(self, block_fn: Any, *given: Any, session_hash: str | None = None,
                           event_id: str | None = None, **how: Any) -> dict[str, Any]:  # fmt: skip
-        """As of Gradio; of a session only states are kept, and of a call without one nothing."""
+        """As of Gradio; of a call without a session nothing is kept."""
         past = event_id is None and block_fn.queue
         if past and self._direct >= MAX_DIRECT:
             raise gr.Error(FULL, print_exception=False)
@@ -60,11 +63,19 @@ class Page(gr.Blocks):
             raise gr.Error(BROKEN, print_exception=False) from error
         finally:
             self._direct -= past
-            if how.get("state") is not None:  # what the page shows: 0.6 MB, which only links to it would need
-                how["state"].config_values = {}
             if event_id is not None and session_hash == event_id:
                 self.state_holder.session_data.pop(session_hash, None)
                 self.state_holder.time_last_used.pop(session_hash, None)
+
+    @property
+    def state_holder(self) -> StateHolder:
+        """The sessions, which Gradio hands over when it starts."""
+        return self._sessions
+
+    @state_holder.setter
+    def state_holder(self, holder: StateHolder) -> None:
+        holder.__class__ = Sessions
+        self._sessions = holder
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *given: Any) -> list[Any]:
         """As of Gradio; the verb gets only what its components understand."""
@@ -99,6 +110,34 @@ class Page(gr.Blocks):
         self.upload_file_set = Files()
         self.temp_file_sets = [self.upload_file_set, *(block.temp_files for block in self.blocks.values())]
         return self
+
+
+class Sessions(StateHolder):
+    """Sessions by their name, of which the states are kept."""
+
+    def __getitem__(self, name: str) -> SessionState:
+        if name not in self.session_data:
+            self.session_data[name] = Session(self.blocks)
+        return super().__getitem__(name)
+
+
+class Session(SessionState):
+    """A session without a copy of what its page shows: 0.6 MB, which only links to it would need."""
+
+    def __init__(self, blocks: gr.Blocks) -> None:
+        none = SimpleNamespace(blocks={})
+        super().__init__(SimpleNamespace(default_config=none, blocks={}))
+        self.blocks_config, self.config_values = copy(blocks.default_config), Forgotten()
+
+
+class Forgotten(dict):
+    """Keeps nothing that is put into it."""
+
+    def __setitem__(self, key: int, value: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def __missing__(self, key: int) -> dict[str, Any]:
+        return {}
 
 
 class Files(set):

@@ -3,7 +3,7 @@
 python tests/bench/load.py [--users 50 --seconds 300 --cancel 0.5 --model hfaces-64 flowers-64]
 
 Prints JSON: requests, answers, refusals by message, who left, what was wrong, HTTP statuses, times, the memory of the
-server each 5 seconds and its slope after the first minute, files left. The exit status is 1 where a limit is passed.
+server each 5 seconds and its slope after WARM seconds, files left. The exit status is 1 where a limit is passed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import load  # noqa: E402
 
-WARM = 60  # seconds in which memory may grow as it likes
+WARM = 150  # seconds in which memory may grow: until there are as many sessions as are remembered
 EVERY = 5  # seconds from one look at memory to the next
 MAX_SLOPE = 10  # MB a minute
 
