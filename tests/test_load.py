@@ -245,6 +245,23 @@ def test_a_call_without_a_session_leaves_none_behind(http: httpx.Client, page) -
     assert page.state_holder.capacity == door.MAX_SESSIONS
 
 
+def test_with_a_session_that_goes_what_was_to_be_told_to_it_goes_too(page, monkeypatch) -> None:
+    monkeypatch.setattr(page.state_holder, "capacity", len(page.state_holder.session_data) + 2)
+    waiting = (page._queue.pending_messages_per_session, page._queue.pending_event_ids_session)
+    for name in ("first", "second", "third"):
+        page.state_holder[name]
+        for each in waiting:
+            each[name] = set()
+    for oldest in [name for name in page.state_holder.session_data if name not in ("second", "third")]:
+        page.state_holder[f"after {oldest}"]
+    assert "first" not in page.state_holder
+    assert "third" in page.state_holder
+    assert all("first" not in each and "third" in each for each in waiting)
+    for each in waiting:
+        for name in ("second", "third"):
+            each.pop(name)
+
+
 def test_nothing_of_what_a_page_shows_is_kept_or_can_be_linked_to(http: httpx.Client, page, cache: Path) -> None:
     asker = Asker(http, "shown")
     asker.join("sample", *SAMPLE)

@@ -120,6 +120,17 @@ class Sessions(StateHolder):
             self.session_data[name] = Session(self.blocks)
         return super().__getitem__(name)
 
+    def update(self, name: str) -> None:
+        """As of Gradio; with a session that goes, what was to be told to it goes, too."""
+        oldest = next(iter(self.session_data), None)
+        super().update(name)
+        if oldest not in self.session_data:
+            for waiting in (
+                self.blocks._queue.pending_messages_per_session,
+                self.blocks._queue.pending_event_ids_session,
+            ):
+                waiting.pop(oldest, None)
+
 
 class Session(SessionState):
     """A session without a copy of what its page shows: 0.6 MB, which only links to it would need."""
