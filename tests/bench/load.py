@@ -11,14 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,41 +22,15 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import load  # noqa: E402
+import load
+
+from app import serving
 
 WARM = 150  # seconds in which memory may grow: until there are as many sessions as are remembered
 EVERY = 5  # seconds from one look at memory to the next
 MAX_SLOPE = 10  # MB a minute
-
-
-@contextmanager
-def serving(models: list[str], folder: Path) -> Iterator[tuple[str, subprocess.Popen]]:
-    """`python app.py` with its files in that folder; gives its address once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder), "HF_HUB_OFFLINE": "1"}
-    command, log = [sys.executable, "app.py", *(["--model", *models] if models else [])], folder.with_suffix(".log")
-    with log.open("w") as said, subprocess.Popen(command, cwd=ROOT, env=env, stdout=said, stderr=said) as server:
-        try:
-            began, address = time.monotonic(), f"http://127.0.0.1:{port}/"
-            while not _answers(address):
-                if server.poll() is not None or time.monotonic() - began > 180:
-                    raise RuntimeError(f"the app did not start: {log.read_text()[-2000:]}")
-                time.sleep(0.2)
-            yield address, server
-        finally:
-            server.terminate()
-
-
-def _answers(address: str) -> bool:
-    try:
-        return urllib.request.urlopen(f"{address}config", timeout=5).status == 200
-    except OSError:
-        return False
 
 
 def memory(process: int) -> float:
