@@ -3,7 +3,7 @@
 #   docker build -t hfgan .
 #   docker run --rm -p 7860:7860 hfgan                      # then open http://127.0.0.1:7860
 #   docker run --rm -p 7860:7860 -v "$PWD/runs/mine/model:/models/mine:ro" hfgan --model /models/mine hfaces-64
-#   docker run --rm -p 7860:7860 -v hfgan:/home/user/.cache hfgan --model someone/model-on-the-hub
+#   docker run --rm -p 7860:7860 -v hfgan:/cache hfgan --model someone/model-on-the-hub
 #
 # What follows the name of the image are flags of `hfgan app`, of which --help tells. What users make lies in the
 # container's /tmp, is deleted there after an hour, and is gone with the container.
@@ -19,9 +19,10 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore \
     GRADIO_SERVER_NAME=0.0.0.0 \
-    GRADIO_SERVER_PORT=7860
+    GRADIO_SERVER_PORT=7860 \
+    HF_HOME=/cache
 
-RUN useradd --uid 1000 --create-home user
+RUN useradd --uid 1000 --create-home user && install --directory --owner user /cache
 WORKDIR /app
 
 # from what changes least to what changes most; the CPU build of torch comes first, as the default one brings CUDA along

@@ -45,7 +45,7 @@ def build(
             model = gr.Dropdown(list(models), label="Model", visible=len(models) > 1, filterable=False, scale=0,
                                 min_width=260, elem_id="model")  # fmt: skip
             line = gr.Markdown(studio.line(next(iter(models))), elem_id="line")
-        laid = lay_out(studio, model, photos, Counters() if counters is None else counters)
+        laid = lay_out(studio, model, photos, counters)
         model.change(studio.line, model, line, api_visibility="private")
         drawn, both = laid.sampler, (laid.a, laid.b)
         first, others = (sample.begin(studio, drawn, *both, event) for event in (page.load, drawn.changed.then))

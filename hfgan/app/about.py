@@ -17,16 +17,17 @@ MAX_CARD = 100_000  # characters that are shown of a card
 ABOUT = f"""
 ## Your photos
 What you upload goes to this server and nowhere else. It serves what you ask for, trains nothing, is seen by nobody
-else, and is deleted within {HOURS} hours, as is all that was drawn for you. Nothing about you is kept. Take photos of
-yourself, or of people who agree.
+else, and is deleted within {HOURS} hours, or when the app is used next after that, as is all that was drawn for you.
+Nothing about you is kept. Take photos of yourself, or of people who agree.
 
 ## What comes out
 Every picture that is drawn here is synthetic, and its PNG says so and carries the recipe to draw it again.
 A photo that was inverted, cut out or edited shows who was on it: treat it like the photo.
 
 ## For programs
-`pip install hfgan`, then `HFGan.from_pretrained(name).sample(4).images`; or every verb of this page over HTTP: press
-*Use via API* at the very bottom. Where the server has it, the same verbs are tools of MCP.
+In Python, in a checkout of the repository: `pip install -e .`, then `HFGan.from_pretrained(name).sample(4).images`.
+Over HTTP, every verb of this page: press *Use via API* at the very bottom. Where the server has it, the same verbs are
+tools of MCP.
 
 ## What this stands on
 StyleGAN2 ([1912.04958](https://arxiv.org/abs/1912.04958)) draws, Self-Distilled StyleGAN

@@ -187,7 +187,7 @@ def _is_gone(path: str) -> bool:
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
     """What a route of Gradio does not expect in a request, such as a verb that there is not."""
-    logger.info("a request was not understood", exc_info=error)
+    logger.warning("a request was not understood", exc_info=error)
     return JSONResponse({"detail": MISUNDERSTOOD}, 400)
 
 

@@ -16,7 +16,7 @@ from hfgan.guessing import Photos
 
 
 @dataclass(frozen=True)
-class Page:
+class Opening:
     """What begins when the page is opened: the sampler, and the two pictures at hand."""
 
     sampler: sample.Sampler
@@ -24,7 +24,7 @@ class Page:
     b: Card
 
 
-def lay_out(studio: Studio, model: gr.Dropdown, photos: Photos | None, counters: Counters) -> Page:
+def lay_out(studio: Studio, model: gr.Dropdown, photos: Photos | None, counters: Counters | None) -> Opening:
     """Lay out the tabs and what is beside them; `model` is the one that a user has chosen."""
     with gr.Row(elem_id="bench"):
         main = gr.Column(scale=5, min_width=320)
@@ -43,7 +43,7 @@ def lay_out(studio: Studio, model: gr.Dropdown, photos: Photos | None, counters:
     a.send(AS_B, b)
     b.send(AS_A, a)
     gr.on(None, None, None, None, js=look.SCRIPT, **QUICK)  # as the page is opened
-    return Page(sampler, a, b)
+    return Opening(sampler, a, b)
 
 
 def _tabs(studio: Studio, model: gr.Dropdown, tabs: gr.Tabs, a: Card, b: Card) -> sample.Sampler:

@@ -28,7 +28,7 @@ import load
 
 from app import serving
 
-WARM = 150  # seconds in which memory may grow: until there are as many sessions as are remembered
+WARM = 60  # seconds in which memory may grow as it likes
 EVERY = 5  # seconds from one look at memory to the next
 MAX_SLOPE = 10  # MB a minute
 
