@@ -121,6 +121,7 @@ def test_what_is_filled(visit) -> None:
 def _invert(page, scan: Scan) -> None:
     page.locator("#invert-draw").click()
     page.locator(".toast-body[style*='opacity: 1;']", has_text="no photo").wait_for()
+    page.wait_for_function("getComputedStyle(document.querySelector('.toast-body')).opacity === '1'")  # it fades in
     scan("a message", within="html")
     page.locator(".toast-close").click()
     page.locator("#invert-photo-take").click()
